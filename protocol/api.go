@@ -102,6 +102,9 @@ var APIs = [...]API{
 	{Key: 42, Name: "DeleteGroups", Min: 0, Max: 2, AdvertisedMin: 0, flexible: 2, body: layout{
 		list(text),
 	}},
+	{Key: 47, Name: "OffsetDelete", Min: 0, Max: 0, AdvertisedMin: 0, flexible: 1, body: layout{
+		text, structs(text, structs(int32s)),
+	}},
 	{Key: 60, Name: "DescribeCluster", Min: 0, Max: 2, AdvertisedMin: 0, flexible: 0, body: layout{
 		int8s, int8s.from(1), int8s.from(2),
 	}},

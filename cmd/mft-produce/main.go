@@ -1,0 +1,218 @@
+// Command mft-produce sends files, directories and lines into a topic.
+package main
+
+import (
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"mft/internal/command"
+	"mft/internal/config"
+	"mft/producer"
+	"mft/protocol"
+)
+
+func main() { command.Main(newProduce()) }
+
+type options struct {
+	command.Options
+	flags *pflag.FlagSet
+
+	topic     string
+	partition int32
+	compress  string
+	acks      string
+	timeout   time.Duration
+
+	// files
+	digest  string
+	include []string
+	exclude []string
+
+	// lines
+	follow   string
+	from     string
+	key      string
+	keyDelim string
+	headers  []string
+}
+
+func newProduce() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "mft-produce -t TOPIC [PATH... | -f FILE | < LINES]\n  mft-produce -c transfer.yml [NAME...]",
+		Short: "Send files, directories or lines into a topic.",
+		Long: `mft-produce sends into a topic of mft-broker, or of any Kafka:
+
+  PATH...     files, and directories with all that is in them. As with cp and
+              rsync, "dir" arrives as dir/..., "dir/" arrives without its name.
+              Symbolic links, sockets and devices are reported and left out.
+  -f FILE     the lines of a growing file, each as a record, as they are written.
+              Like tail -F it follows the name: a rotated file is read to its
+              end, then the new one; a truncated one from its beginning.
+  neither     the lines of the standard input, each as a record, at once.
+
+With -c and without -t it runs the sources of transfer.yml, or those NAMEd.
+
+What the summary counts is acknowledged by the broker. While the broker is away
+mft-produce waits for it. It ends with 3 when a file could not be read, kept
+changing, or a line was too long, and the rest was sent.`,
+		Example: `  mft-produce -t reports january.pdf archive/
+  mft-produce -t reports --include '*.csv' --digest sha256 /var/spool/out/
+  mft-produce -t logs -f /var/log/syslog --from end
+  echo 'hello' | mft-produce -t greetings
+  mft-produce -t users --key-delim : --header source=passwd < /etc/passwd
+  mft-produce -c transfer.yml nightly`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.flags = cmd.Flags()
+			return o.run(cmd, args)
+		},
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVarP(&o.topic, "topic", "t", "", "send to `TOPIC`, which is created when missing")
+	o.ClientFlags(flags)
+	flags.Int32VarP(&o.partition, "partition", "p", 0, "send everything to partition `N` (default: by key, or spread)")
+	flags.StringVar(&o.compress, "compress", string(producer.CompressAuto), "`HOW` to compress batches: auto (zstd for what looks compressible), none, zstd, lz4, snappy, gzip")
+	flags.StringVar(&o.acks, "acks", string(producer.AcksAll), "`WHEN` a record counts as sent: all (on stable storage), 1 (written) or 0 (handed to the network)")
+	flags.DurationVar(&o.timeout, "timeout", 0, "give up when the broker answers nothing for this `TIME` (default: 1m for its first answer, then never)")
+
+	flags.StringVar(&o.digest, "digest", protocol.DigestXXH3, "`KIND` of digest of files: xxh3-128, sha256 or blake3")
+	flags.StringArrayVar(&o.include, "include", nil, "send only files that match `GLOB`, as *.csv or sub/**/a?; may be repeated")
+	flags.StringArrayVar(&o.exclude, "exclude", nil, "leave out files and directories that match `GLOB`; may be repeated")
+
+	flags.StringVarP(&o.follow, "follow", "f", "", "send the lines of a growing `FILE`")
+	flags.StringVar(&o.from, "from", "beginning", "`WHERE` -f begins: beginning or end of the file")
+	flags.StringVarP(&o.key, "key", "k", "", "`KEY` of every line's record")
+	flags.StringVar(&o.keyDelim, "key-delim", "", "split lines at the first `TEXT` into key and value")
+	flags.StringArrayVar(&o.headers, "header", nil, "`KEY=VALUE` header of every line's record; may be repeated")
+
+	o.ProgressFlag(flags)
+	o.JSONFlag(flags, "events and summary")
+	return cmd
+}
+
+// Flags that say something about files only, and about lines only.
+var (
+	fileFlags = []string{"digest", "include", "exclude"}
+	lineFlags = []string{"key", "key-delim", "header"}
+)
+
+func (o *options) run(cmd *cobra.Command, args []string) error {
+	file, err := o.Load(o.flags)
+	if err != nil {
+		return err
+	}
+	r := &runner{options: o, in: cmd.InOrStdin(), out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), notes: file.Notes}
+	switch {
+	case o.topic == "" && o.Config == "":
+		return command.Usagef("no topic: say where to with -t TOPIC, or what to do with -c transfer.yml")
+	case o.topic == "":
+		if err := o.only("a source of transfer.yml", "-t", append([]string{"follow", "from", "partition"}, append(fileFlags[1:], lineFlags...)...)...); err != nil {
+			return err
+		}
+		sources, err := file.Sources(args)
+		if err != nil {
+			return err
+		}
+		return r.sendSources(cmd.Context(), sources)
+	case o.follow != "":
+		if len(args) > 0 {
+			return command.Usagef("-f %s and %s: send the lines of one growing file, or files as they are", o.follow, args[0])
+		}
+		if err := o.only("the lines of a file", "", fileFlags...); err != nil {
+			return err
+		}
+		return r.sendGrowing(cmd.Context())
+	case len(args) == 0, len(args) == 1 && args[0] == "-":
+		if err := o.only("the standard input", "", append([]string{"from"}, fileFlags...)...); err != nil {
+			return err
+		}
+		return r.sendInput(cmd.Context())
+	}
+	if err := o.only("files", "", append([]string{"from"}, lineFlags...)...); err != nil {
+		return err
+	}
+	return r.sendFiles(cmd.Context(), args)
+}
+
+// only makes an error of flags on the command line that have no meaning for
+// what is sent.
+func (o *options) only(what, instead string, meaningless ...string) error {
+	for _, name := range meaningless {
+		if _, byVariable := os.LookupEnv(command.EnvName(name)); byVariable {
+			continue // it may be meant for other calls
+		}
+		if o.flags.Changed(name) {
+			hint := ""
+			if instead != "" {
+				hint = ": use it with " + instead
+			}
+			return command.Usagef("--%s does not apply to %s%s", name, what, hint)
+		}
+	}
+	return nil
+}
+
+// producerConfig is what the flags say, then the transfer (which may be empty).
+func (o *options) producerConfig(t config.Transfer) producer.Config {
+	cfg := producer.Config{
+		Brokers:     o.Brokers,
+		Topic:       o.topic,
+		Compression: producer.Compression(o.compress),
+		Acks:        producer.Acks(o.acks),
+		Digest:      o.digest,
+	}
+	if o.timeout > 0 {
+		cfg.ConnectTimeout, cfg.StallTimeout = o.timeout, o.timeout
+	}
+	if o.flags.Changed("partition") {
+		cfg.Partition = &o.partition
+	}
+	if t.Topic != "" {
+		cfg.Topic = t.Topic
+	}
+	if t.Compression != "" && !o.flags.Changed("compress") {
+		cfg.Compression = producer.Compression(t.Compression)
+	}
+	if t.Acks != "" && !o.flags.Changed("acks") {
+		cfg.Acks = producer.Acks(t.Acks)
+	}
+	if t.Digest != "" && !o.flags.Changed("digest") {
+		cfg.Digest = t.Digest
+	}
+	return cfg
+}
+
+func (o *options) lineOptions() (producer.LineOptions, error) {
+	var lines producer.LineOptions
+	lines.KeyDelim = o.keyDelim
+	if o.flags.Changed("key") {
+		lines.Key = []byte(o.key)
+	}
+	if lines.Key != nil && lines.KeyDelim != "" {
+		return lines, command.Usagef("--key and --key-delim exclude each other")
+	}
+	for _, header := range o.headers {
+		key, value, ok := strings.Cut(header, "=")
+		if !ok || key == "" {
+			return lines, command.Usagef("--header %q: write KEY=VALUE", header)
+		}
+		lines.Headers = append(lines.Headers, protocol.Header{Key: key, Value: []byte(value)})
+	}
+	return lines, nil
+}
+
+func (o *options) fromEnd() (bool, error) {
+	switch o.from {
+	case "beginning":
+		return false, nil
+	case "end":
+		return true, nil
+	}
+	return false, command.Usagef("--from %q: use beginning or end", o.from)
+}

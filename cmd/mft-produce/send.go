@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/rs/zerolog"
+
+	"mft/internal/command"
+	"mft/internal/config"
+	"mft/internal/terminal"
+	"mft/producer"
+)
+
+// runner does what one command line asks for.
+type runner struct {
+	*options
+	in       io.Reader
+	out, err io.Writer
+	notes    []string // of the configuration, to be told
+}
+
+// logger makes the log and tells the notes.
+func (r *runner) logger(w io.Writer) zerolog.Logger {
+	log := r.Logger(w)
+	for _, note := range r.notes {
+		log.Warn().Str("file", r.Config).Msg(note)
+	}
+	return log
+}
+
+func (r *runner) progress() *terminal.Progress {
+	o := terminal.Options{Err: r.err, Mode: r.Progress, Verb: "sent"}
+	if r.JSON {
+		o.JSON = r.out
+	}
+	return terminal.New(o)
+}
+
+// with makes a Producer for the time that send runs.
+func with(cfg producer.Config, send func(p *producer.Producer) (producer.Summary, error)) (producer.Summary, error) {
+	p, err := producer.New(cfg)
+	if err != nil {
+		return producer.Summary{}, command.Usagef("%w", err)
+	}
+	sum, err := send(p)
+	err = errors.Join(err, p.Close())
+	if _, ok := errors.AsType[*producer.UnreachableError](err); ok {
+		err = command.Hintf(err, "start mft-broker there, or name the broker with -b HOST:PORT")
+	}
+	if _, ok := errors.AsType[*producer.ArgumentError](err); ok {
+		err = command.Usagef("%w", err)
+	}
+	return sum, err
+}
+
+// sendFiles sends the paths of the command line.
+func (r *runner) sendFiles(ctx context.Context, paths []string) error {
+	progress := r.progress()
+	cfg := r.producerConfig(config.Transfer{})
+	cfg.Logger = r.logger(progress.Writer())
+	sum, err := r.filesOnce(ctx, cfg, progress, paths, producer.FileOptions{Include: r.include, Exclude: r.exclude})
+	r.closeProgress(progress, sum.Skipped)
+	if err != nil {
+		return err
+	}
+	return filesError(sum)
+}
+
+// closeProgress prints the summary, and how many entries are not part of it.
+func (r *runner) closeProgress(progress *terminal.Progress, skipped int) {
+	progress.Close()
+	if skipped > 0 && !r.JSON {
+		fmt.Fprintf(r.err, "skipped %s: only files and directories are sent\n", entries(skipped))
+	}
+}
+
+func entries(n int) string {
+	if n == 1 {
+		return "1 entry"
+	}
+	return fmt.Sprintf("%d entries", n)
+}
+
+// filesOnce sends files and shows how it goes.
+func (r *runner) filesOnce(ctx context.Context, cfg producer.Config, progress *terminal.Progress, paths []string, o producer.FileOptions) (producer.Summary, error) {
+	cfg.Events = producer.Events{
+		Found:   progress.Expect,
+		Begin:   progress.Begin,
+		Advance: progress.Advance,
+		Done:    progress.Done,
+		Failed:  progress.Fail,
+		Skipped: func(name, reason string) { progress.Warn(name, "skipped: "+reason) },
+		Retried: func(id, name string, why error) { progress.Drop(id, name, fmt.Errorf("%w: sending it anew", why)) },
+	}
+	return with(cfg, func(p *producer.Producer) (producer.Summary, error) { return p.SendFiles(ctx, paths, o) })
+}
+
+// filesError is the error of files that could not be sent, nil when all were.
+func filesError(sum producer.Summary) error {
+	switch {
+	case sum.Failed == 0:
+		return nil
+	case sum.Files+sum.Dirs == 0:
+		return command.Hintf(errors.New("nothing could be sent"), "the reasons are above")
+	}
+	return command.Partlyf("%d of %d files and directories could not be sent: the reasons are above", sum.Failed, sum.Failed+sum.Files+sum.Dirs)
+}
+
+// sendInput sends the lines of the standard input.
+func (r *runner) sendInput(ctx context.Context) error {
+	lines, err := r.lineOptions()
+	if err != nil {
+		return err
+	}
+	if terminal.Is(r.err) && isTerminalInput(r.in) {
+		fmt.Fprintf(r.err, "type lines for topic %s; Ctrl-D ends\n", r.topic)
+	}
+	cfg := r.producerConfig(config.Transfer{})
+	cfg.Logger = r.logger(r.err)
+	return r.lines(cfg, func(p *producer.Producer) (producer.Summary, error) { return p.SendLines(ctx, r.in, lines) })
+}
+
+func isTerminalInput(in io.Reader) bool {
+	w, ok := in.(io.Writer) // *os.File is both
+	return ok && terminal.Is(w)
+}
+
+// sendFollowed sends the lines of a growing file.
+func (r *runner) sendGrowing(ctx context.Context) error {
+	lines, err := r.lineOptions()
+	if err != nil {
+		return err
+	}
+	fromEnd, err := r.fromEnd()
+	if err != nil {
+		return err
+	}
+	cfg := r.producerConfig(config.Transfer{})
+	cfg.Logger = r.logger(r.err)
+	return r.followFile(ctx, cfg, r.follow, producer.FollowOptions{LineOptions: lines, FromEnd: fromEnd})
+}
+
+func (r *runner) followFile(ctx context.Context, cfg producer.Config, path string, o producer.FollowOptions) error {
+	return r.lines(cfg, func(p *producer.Producer) (producer.Summary, error) { return p.Follow(ctx, path, o) })
+}
+
+// lines sends lines, tells of those that were left out, and sums up.
+func (r *runner) lines(cfg producer.Config, send func(p *producer.Producer) (producer.Summary, error)) error {
+	cfg.Events.Failed = func(_, name string, why error) {
+		if r.JSON {
+			r.emit(lineEvent{Event: "failed", Name: name, Message: why.Error()})
+		}
+		fmt.Fprintf(r.err, "failed: %v\n", why)
+	}
+	sum, err := with(cfg, send)
+	if r.JSON {
+		r.emit(lineEvent{Event: "summary", Topic: cfg.Topic, Records: &sum.Records, Bytes: &sum.Bytes, Failed: &sum.Failed, Seconds: sum.Elapsed.Seconds()})
+	} else if err == nil || sum.Records > 0 {
+		text := fmt.Sprintf("sent %s, %s in %s (%s)", terminal.Count(int(sum.Records), "line"), terminal.Size(sum.Bytes),
+			terminal.Seconds(sum.Elapsed), terminal.Rate(sum.Bytes, sum.Elapsed))
+		if sum.Failed > 0 {
+			text += fmt.Sprintf(", %d failed", sum.Failed)
+		}
+		fmt.Fprintln(r.err, text)
+	}
+	switch {
+	case err != nil:
+		return err
+	case sum.Failed > 0 && sum.Records == 0:
+		return command.Hintf(errors.New("no line could be sent"), "the reasons are above")
+	case sum.Failed > 0:
+		return command.Partlyf("%d of %d lines could not be sent: raise max.message.bytes of the topic for longer ones", sum.Failed, int64(sum.Failed)+sum.Records)
+	}
+	return nil
+}
+
+// lineEvent is one JSON event about lines.
+type lineEvent struct {
+	Event   string  `json:"event"` // failed, summary
+	Topic   string  `json:"topic,omitempty"`
+	Name    string  `json:"name,omitempty"`
+	Message string  `json:"message,omitempty"`
+	Records *int64  `json:"records,omitempty"`
+	Bytes   *int64  `json:"bytes,omitempty"`
+	Failed  *int    `json:"failed,omitempty"`
+	Seconds float64 `json:"seconds,omitempty"`
+}
+
+// emit writes an event. A reader that went away takes the process with it
+// (SIGPIPE); there is nobody left to tell of another failure.
+func (r *runner) emit(e lineEvent) { _ = json.NewEncoder(r.out).Encode(e) }
+
+// sendSources runs sources of transfer.yml: files one after another, growing
+// files beside them until ctx ends.
+func (r *runner) sendSources(ctx context.Context, sources []config.Transfer) error {
+	var files, growing []config.Transfer
+	for _, t := range sources {
+		if t.Source.Follow {
+			growing = append(growing, t)
+		} else {
+			files = append(files, t)
+		}
+	}
+	logTo := r.err
+	var progress *terminal.Progress
+	if len(files) > 0 {
+		progress = r.progress()
+		logTo = progress.Writer()
+	}
+	log := r.logger(logTo)
+
+	var (
+		followers sync.WaitGroup
+		mu        sync.Mutex
+		errs      []error
+	)
+	failed := func(t config.Transfer, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", t.Name, err))
+		}
+	}
+	for _, t := range growing {
+		cfg := r.producerConfig(t)
+		cfg.Logger = log.With().Str("transfer", t.Name).Logger()
+		followers.Go(func() { failed(t, r.followFile(ctx, cfg, t.Source.Paths[0], producer.FollowOptions{})) })
+	}
+	var total producer.Summary
+	for _, t := range files {
+		cfg := r.producerConfig(t)
+		cfg.Logger = log.With().Str("transfer", t.Name).Logger()
+		sum, err := r.filesOnce(ctx, cfg, progress, t.Source.Paths, producer.FileOptions{Include: t.Source.Include, Exclude: t.Source.Exclude})
+		total.Files += sum.Files
+		total.Dirs += sum.Dirs
+		total.Failed += sum.Failed
+		total.Skipped += sum.Skipped
+		failed(t, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if progress != nil {
+		r.closeProgress(progress, total.Skipped)
+	}
+	followers.Wait()
+	switch {
+	case len(errs) == 0:
+		return filesError(total)
+	case len(errs) < len(sources) && ctx.Err() == nil:
+		return command.Partlyf("%w", errors.Join(errs...))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,253 @@
+package producer
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"sync/atomic"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"mft/protocol"
+)
+
+// What a record takes of a batch besides its value, in bytes and rounded up:
+// the batch's own header, lengths and deltas, a transfer id for a key, and the
+// headers of a chunk, with some room for more of them.
+const (
+	recordOverhead = 256
+	headerOverhead = 10 // lengths of a header's key and value
+	pageBytes      = 4096
+	maxChunk       = 1 << maxBufferBits
+	maxBatchWanted = maxChunk + pageBytes // larger batches gain nothing
+	minBatch       = 1024
+)
+
+// chunkSize is the size of the chunks of a file, in bytes: as much as fits a
+// batch of maxBatch bytes, in whole pages where there is room for one.
+func chunkSize(maxBatch int32) int {
+	room := int(maxBatch) - recordOverhead
+	if room >= pageBytes {
+		room -= room % pageBytes
+	}
+	return min(room, maxChunk)
+}
+
+// changedError tells that a file changed while it was read.
+type changedError struct{ what string }
+
+func (e *changedError) Error() string { return "it changed while it was read: " + e.what }
+
+// transfer is one sending of one file or directory: begin, chunks, end, or
+// abort instead of an end, all in one partition and in this order.
+type transfer struct {
+	run       *run
+	id        protocol.TransferID
+	name      string
+	partition int32
+	acked     atomic.Int64 // bytes of chunks
+}
+
+// begin opens a transfer and sends its begin record.
+func (j *fileJob) begin(m protocol.Manifest) (*transfer, error) {
+	t := &transfer{run: j.run, id: protocol.NewTransferID(), name: m.Name}
+	if pinned := j.run.p.cfg.Partition; pinned != nil {
+		t.partition = *pinned
+	} else {
+		t.partition = rand.Int32N(j.run.p.topic.partitions)
+	}
+	rec := t.record(protocol.FileRecord{Kind: protocol.KindBegin, Manifest: &m})
+	if limit := int(j.run.p.topic.maxBatch) - recordOverhead; len(rec.Value) > limit {
+		return nil, fmt.Errorf("its name and particulars take %d bytes and the topic takes records of %d (max.message.bytes)", len(rec.Value), limit)
+	}
+	t.run.tell(func(_ *Summary, events *Events) {
+		if events.Begin != nil {
+			events.Begin(string(t.id), t.name, m.Size, m.Type == protocol.TypeDir)
+		}
+	})
+	t.run.produce(rec, func(_ *kgo.Record, err error) { t.run.settled(err) })
+	return t, nil
+}
+
+func (t *transfer) record(r protocol.FileRecord) *kgo.Record {
+	r.Transfer = t.id
+	key, value, headers := r.Encode()
+	rec := &kgo.Record{Key: key, Value: value, Partition: t.partition, Headers: make([]kgo.RecordHeader, len(headers))}
+	for i, h := range headers {
+		rec.Headers[i] = kgo.RecordHeader{Key: h.Key, Value: h.Value}
+	}
+	return rec
+}
+
+// sendChunk sends the bytes at offset and gives the buffer back when they are
+// acknowledged.
+func (t *transfer) sendChunk(offset int64, b *buffer) {
+	rec := t.record(protocol.FileRecord{Kind: protocol.KindChunk, Offset: offset, Data: b.data})
+	t.run.produce(rec, func(_ *kgo.Record, err error) {
+		n := int64(len(b.data))
+		t.run.p.buffers.put(b)
+		t.run.settled(err)
+		if err != nil {
+			return
+		}
+		t.acked.Add(n)
+		t.run.tell(func(_ *Summary, events *Events) {
+			if events.Advance != nil {
+				events.Advance(string(t.id), n)
+			}
+		})
+	})
+}
+
+// sendEnd sends the end record; when it is acknowledged the file is sent: the
+// records of a partition are acknowledged in order, and one that is refused
+// ends the run.
+func (t *transfer) sendEnd(end protocol.End, dir bool) {
+	rec := t.record(protocol.FileRecord{Kind: protocol.KindEnd, End: &end})
+	t.run.produce(rec, func(_ *kgo.Record, err error) {
+		t.run.settled(err)
+		if err != nil || t.acked.Load() != end.Size {
+			return
+		}
+		t.run.tell(func(sum *Summary, events *Events) {
+			if dir {
+				sum.Dirs++
+			} else {
+				sum.Files++
+				sum.Bytes += end.Size
+			}
+			if events.Done != nil {
+				events.Done(string(t.id), end.Digest)
+			}
+		})
+	})
+}
+
+// abort tells consumers to forget the transfer. Should that get lost, they
+// forget it in time on their own.
+func (t *transfer) abort(why error) {
+	rec := t.record(protocol.FileRecord{Kind: protocol.KindAbort, Abort: &protocol.Abort{Reason: why.Error()}})
+	t.run.produce(rec, func(_ *kgo.Record, err error) { t.run.settled(err) })
+}
+
+// sendFile sends one file. What goes wrong with the file is noted in the run.
+func (j *fileJob) sendFile(f source) {
+	var id string
+	sent := false
+	why := func() (err error) {
+		file, err := openFile(f.path)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, file.Close()) }()
+		before, err := file.Stat()
+		if err != nil {
+			return err
+		}
+		if reason := irregular(before.Mode()); reason != "" || before.IsDir() {
+			return errors.New("it is no file any more")
+		}
+		t, err := j.begin(j.manifest(f, before))
+		if err != nil {
+			return err
+		}
+		id = string(t.id)
+		digest, err := j.sendContent(t, file, before)
+		if err != nil {
+			t.abort(err)
+			return err
+		}
+		sent = true
+		t.sendEnd(protocol.End{Size: before.Size(), Digest: hex.EncodeToString(digest.Sum(nil))}, false)
+		return nil
+	}()
+	_, changed := errors.AsType[*changedError](why)
+	switch {
+	case why == nil || j.run.ctx.Err() != nil: // of an interrupted run only its summary tells
+	case sent: // and closing it failed, which does not change what was read
+		j.run.p.log.Warn().Err(why).Str("file", f.path).Msg("close after reading")
+	case changed && j.retry(f):
+		j.run.tell(func(_ *Summary, events *Events) {
+			if events.Retried != nil {
+				events.Retried(id, f.name, why)
+			}
+		})
+	default:
+		j.run.failed(id, f.name, why)
+	}
+}
+
+func (j *fileJob) manifest(f source, info fs.FileInfo) protocol.Manifest {
+	m := protocol.Manifest{
+		Name: f.name, Type: protocol.TypeFile, Size: info.Size(), Mode: protocol.ModeOf(info.Mode()),
+		ModTime: info.ModTime(), Chunk: int64(j.chunk), Digest: j.run.p.cfg.Digest,
+	}
+	if f.dir {
+		m.Type, m.Size, m.Chunk, m.Digest = protocol.TypeDir, 0, 0, ""
+	} else if m.Digest == "" {
+		m.Digest = protocol.DigestXXH3
+	}
+	return m
+}
+
+// sendContent sends the chunks of a file and returns its digest. The file has
+// to be at the end as it was before.
+func (j *fileJob) sendContent(t *transfer, file *os.File, before fs.FileInfo) (hash.Hash, error) {
+	digest, err := protocol.NewDigest(j.run.p.cfg.Digest)
+	if err != nil {
+		return nil, err
+	}
+	size := before.Size()
+	for offset := int64(0); offset < size; {
+		if j.run.ctx.Err() != nil {
+			return nil, errors.New("interrupted")
+		}
+		b := j.run.p.buffers.get(int(min(int64(j.chunk), size-offset)))
+		n, err := io.ReadFull(file, b.data)
+		if err != nil {
+			j.run.p.buffers.put(b)
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				return nil, &changedError{fmt.Sprintf("it had %d bytes and now ends at %d", size, offset+int64(n))}
+			}
+			return nil, err
+		}
+		if _, err := digest.Write(b.data); err != nil {
+			return nil, err
+		}
+		t.sendChunk(offset, b)
+		offset += int64(n)
+	}
+	after, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if after.Size() != size {
+		return nil, &changedError{fmt.Sprintf("it had %d bytes and now has %d", size, after.Size())}
+	}
+	if !after.ModTime().Equal(before.ModTime()) {
+		return nil, &changedError{"it was written to"}
+	}
+	return digest, nil
+}
+
+// sendDir sends a directory itself: its name, mode and modification time.
+func (j *fileJob) sendDir(d source) {
+	info, err := os.Lstat(d.path)
+	if err == nil && !info.IsDir() {
+		err = errors.New("it is no directory any more")
+	}
+	var t *transfer
+	if err == nil {
+		t, err = j.begin(j.manifest(d, info))
+	}
+	if err != nil {
+		j.run.failed("", d.name, err)
+		return
+	}
+	t.sendEnd(protocol.End{}, true)
+}
