@@ -116,16 +116,17 @@ func readParts(parts []fetchPart, maxBytes int) (n int, failed bool) {
 			continue
 		}
 		records, err := p.log.Read(p.offset, limit, n == 0)
+		if err == nil && records.Len() == 0 {
+			if err = records.Release(); err == nil {
+				continue
+			}
+		}
 		if err != nil {
 			p.out.ErrorCode, _ = errorCode(err)
 			if errors.Is(err, segment.ErrOffsetOutOfRange) {
 				p.setOffsets()
 			}
 			failed = true
-			continue
-		}
-		if records.Len() == 0 {
-			records.Release()
 			continue
 		}
 		p.records = records

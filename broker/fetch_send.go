@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -24,14 +25,8 @@ var copyPool = sync.Pool{New: func() any { b := make([]byte, 0, copyChunk); retu
 
 // send writes the response, headers from memory and records from their files,
 // and releases the ranges. buf is scratch for the headers, returned for reuse.
-func (a *fetchAnswer) send(nc net.Conn, buf []byte, h protocol.RequestHeader) ([]byte, error) {
-	defer func() {
-		for i := range a.parts {
-			if r := a.parts[i].records; r != nil {
-				r.Release()
-			}
-		}
-	}()
+func (a *fetchAnswer) send(nc net.Conn, buf []byte, h protocol.RequestHeader) (_ []byte, err error) {
+	defer func() { err = errors.Join(err, a.release()) }()
 	frame, gaps, err := a.AppendFrame(buf[:0], nil, h.Version, h.CorrelationID)
 	if err != nil {
 		return buf, err
@@ -57,6 +52,17 @@ func (a *fetchAnswer) send(nc net.Conn, buf []byte, h protocol.RequestHeader) ([
 		return frame, err
 	}
 	return frame, out.flush()
+}
+
+// release gives the ranges back.
+func (a *fetchAnswer) release() error {
+	var errs []error
+	for i := range a.parts {
+		if r := a.parts[i].records; r != nil {
+			errs = append(errs, r.Release())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // recordWriter gathers small pieces into one write and lets the kernel send

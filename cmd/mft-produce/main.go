@@ -2,7 +2,6 @@
 package main
 
 import (
-	"os"
 	"strings"
 	"time"
 
@@ -144,10 +143,7 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 // what is sent.
 func (o *options) only(what, instead string, meaningless ...string) error {
 	for _, name := range meaningless {
-		if _, byVariable := os.LookupEnv(command.EnvName(name)); byVariable {
-			continue // it may be meant for other calls
-		}
-		if o.flags.Changed(name) {
+		if command.Typed(o.flags, name) {
 			hint := ""
 			if instead != "" {
 				hint = ": use it with " + instead

@@ -1,0 +1,49 @@
+// Package cmd_test runs the built commands together, and with other people's
+// clients, as users do.
+package cmd_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"mft/internal/commandtest"
+)
+
+var commands *commandtest.Commands
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "mft-commands-")
+	if err == nil {
+		commands, err = commandtest.Build(dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	code := m.Run()
+	if err := os.RemoveAll(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
+// startBroker starts a broker on a fresh data directory and a free port.
+func startBroker(t *testing.T, args ...string) *commandtest.Broker {
+	t.Helper()
+	return commands.StartBroker(t, filepath.Join(t.TempDir(), "data"), "", args...)
+}
+
+// withDeadline is the test's context, bounded.
+func withDeadline(t *testing.T, limit time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
+	return ctx
+}

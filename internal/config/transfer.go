@@ -1,0 +1,177 @@
+package config
+
+import (
+	"fmt"
+	"path"
+	"regexp"
+
+	"gopkg.in/yaml.v3"
+)
+
+// topicConfigs are the topic settings that broker.topic_defaults may hold, by
+// Kafka's names.
+var topicConfigs = []string{"write.caching", "flush.ms", "flush.bytes", "segment.bytes", "index.interval.bytes", "max.message.bytes"}
+
+// readConfig reads the form of this version.
+func readConfig(r *reader, root *mapping, cfg *Config) {
+	root.take("broker", func(v value) { readBroker(newMapping(r, v.node, v.key), &cfg.Broker) })
+	root.take("brokers", func(v value) {
+		for _, item := range v.items() {
+			cfg.Brokers = append(cfg.Brokers, item.address())
+		}
+	})
+	root.take("transfers", func(v value) {
+		names := map[string]int{}
+		for _, item := range v.items() {
+			t := readTransfer(newMapping(r, item.node, item.key))
+			if line, ok := names[t.Name]; ok && t.Name != "" {
+				r.fail(t.Line, item.key+".name", "%q is the name of the transfer in line %d too: give each its own", t.Name, line)
+			}
+			names[t.Name] = t.Line
+			cfg.Transfers = append(cfg.Transfers, t)
+		}
+	})
+	root.done("broker", "brokers", "transfers")
+}
+
+func readBroker(m *mapping, b *Broker) {
+	m.take("listen", func(v value) {
+		for _, item := range v.items() {
+			b.Listen = append(b.Listen, readListener(item))
+		}
+	})
+	m.take("data", func(v value) { b.Data = v.string() })
+	m.take("auto_create_topics", func(v value) { on := v.bool(); b.AutoCreateTopics = &on })
+	m.take("default_partitions", func(v value) { b.DefaultPartitions = int32(v.int(1, 10_000)) })
+	m.take("log_level", func(v value) { b.LogLevel = v.oneOf("trace", "debug", "info", "warn", "error", "off") })
+	m.take("log_format", func(v value) { b.LogFormat = v.oneOf("console", "json") })
+	m.take("topic_defaults", func(v value) { b.TopicDefaults = readTopicDefaults(newMapping(v.r, v.node, v.key)) })
+	m.later("tls", "auth", "metrics", "dashboard", "quotas")
+	m.done("listen", "data", "auto_create_topics", "default_partitions", "topic_defaults", "log_level", "log_format")
+}
+
+// readListener reads "host:port", or a mapping of address and advertised.
+func readListener(v value) (l Listener) {
+	if v.node.Tag == "!!str" || v.node.Tag == "!!int" {
+		l.Address = v.address()
+		return l
+	}
+	m := newMapping(v.r, v.node, v.key)
+	m.take("address", func(v value) { l.Address = v.address() })
+	m.take("advertised", func(v value) { l.Advertised = v.address() })
+	m.later("tls", "auth")
+	m.done("address", "advertised")
+	if l.Address == "" {
+		v.fail("a listener needs an address: write address: HOST:PORT")
+	}
+	return l
+}
+
+func readTopicDefaults(m *mapping) map[string]string {
+	defaults := map[string]string{}
+	for _, name := range topicConfigs {
+		m.take(name, func(v value) {
+			if name == "write.caching" {
+				defaults[name] = fmt.Sprint(v.bool())
+				return
+			}
+			defaults[name] = fmt.Sprint(v.int(1, 1<<62))
+		})
+	}
+	m.later("retention.ms", "retention.bytes", "segment.ms", "cleanup.policy", "delete.retention.ms",
+		"min.compaction.lag.ms", "compression.type", "message.timestamp.type")
+	m.done(topicConfigs...)
+	return defaults
+}
+
+var topicName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
+
+// readTopic checks a topic's name by Kafka's rule.
+func readTopic(v value) string {
+	s := v.string()
+	if !topicName.MatchString(s) || s == "." || s == ".." {
+		v.fail("%q cannot be a topic: use up to 249 letters, digits, '.', '_' and '-'", s)
+	}
+	return s
+}
+
+func readTransfer(m *mapping) (t Transfer) {
+	t.Line = m.node.Line
+	m.take("name", func(v value) { t.Name = v.string() })
+	m.take("topic", func(v value) { t.Topic = readTopic(v) })
+	m.take("group", func(v value) { t.Group = v.string() })
+	m.take("compression", func(v value) { t.Compression = v.oneOf("none", "auto", "zstd", "lz4", "snappy", "gzip") })
+	m.take("digest", func(v value) { t.Digest = v.oneOf("xxh3-128", "sha256", "blake3") })
+	m.take("acks", func(v value) { t.Acks = v.oneOf("all", "1", "0") })
+	m.take("source", func(v value) { t.Source = readSource(v) })
+	m.take("destination", func(v value) { t.Destination = readDestination(v) })
+	m.later("streams", "encryption", "confirm", "resume", "limit", "retries", "route")
+	m.done("name", "topic", "group", "compression", "digest", "acks", "source", "destination")
+
+	switch {
+	case t.Name == "" && t.Topic == "":
+		m.fail("a transfer needs a name or a topic: write name: NAME")
+	case t.Name == "":
+		t.Name = t.Topic
+	case t.Topic == "":
+		if !topicName.MatchString(t.Name) {
+			m.fail("the name %q cannot be a topic: write topic: TOPIC", t.Name)
+		}
+		t.Topic = t.Name
+	}
+	if t.Source == nil && t.Destination == nil {
+		m.fail("a transfer needs a source (what mft-produce sends), a destination (where mft-consume writes), or both")
+	}
+	return t
+}
+
+// readSource reads a path, a list of paths, or a mapping.
+func readSource(v value) *Source {
+	s := &Source{}
+	if v.node.Tag != "!!map" {
+		s.Paths = v.strings()
+		return s
+	}
+	m := newMapping(v.r, v.node, v.key)
+	m.take("path", func(v value) { s.Paths = append(s.Paths, v.strings()...) })
+	m.take("paths", func(v value) { s.Paths = append(s.Paths, v.strings()...) })
+	m.take("include", func(v value) { s.Include = readGlobs(v) })
+	m.take("exclude", func(v value) { s.Exclude = readGlobs(v) })
+	m.take("follow", func(v value) { s.Follow = v.bool() })
+	m.later("watch", "realtime", "after")
+	m.done("path", "include", "exclude", "follow")
+	if len(s.Paths) == 0 {
+		v.fail("a source needs a path: write path: FILE_OR_DIRECTORY")
+	}
+	if s.Follow && len(s.Paths) != 1 {
+		v.fail("follow needs exactly one path, that of the growing file")
+	}
+	return s
+}
+
+func readGlobs(v value) []string {
+	globs := v.strings()
+	for _, glob := range globs {
+		if _, err := path.Match(glob, ""); err != nil {
+			v.fail("%q is not a glob: check its brackets", glob)
+		}
+	}
+	return globs
+}
+
+// readDestination reads a path, or a mapping.
+func readDestination(v value) *Destination {
+	d := &Destination{}
+	if v.node.Kind == yaml.ScalarNode {
+		d.Path = v.string()
+		return d
+	}
+	m := newMapping(v.r, v.node, v.key)
+	m.take("path", func(v value) { d.Path = v.string() })
+	m.later("on_conflict", "exec", "route")
+	m.done("path")
+	if d.Path == "" {
+		v.fail("a destination needs a path: write path: DIRECTORY")
+	}
+	return d
+}

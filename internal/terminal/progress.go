@@ -1,0 +1,330 @@
+package terminal
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+)
+
+// LineInterval is the least time between two plain lines of progress.
+const LineInterval = 3 * time.Second
+
+// Options say how a Progress shows itself.
+type Options struct {
+	Err      io.Writer     // where a person looks: bar, lines, summary; nil: os.Stderr
+	JSON     io.Writer     // where events go as JSON, one object a line; nil: nowhere
+	Mode     Mode          // Auto when empty
+	Verb     string        // what happens to the files, in the past: "sent", "received"
+	Interval time.Duration // between two plain lines, and two JSON progress events; 0: LineInterval
+}
+
+// Progress follows a number of files on their way. Files are told apart by an
+// id of the caller's choice, such as the transfer id. All methods may be called
+// from several goroutines. A Progress must be closed.
+type Progress struct {
+	err  io.Writer
+	json *json.Encoder
+	verb string
+	show bool // lines or a bar, besides failures and the summary
+
+	mu       sync.Mutex
+	bar      *bar // nil unless on a terminal
+	items    map[string]*item
+	last     string // name of the file that moved last
+	start    time.Time
+	told     time.Time
+	interval time.Duration
+
+	wantFiles int
+	wantBytes int64 // 0: not known
+	moved     int64 // bytes moved so far, of any file, finished or not
+	total     Summary
+	closed    bool
+}
+
+type item struct {
+	name  string
+	size  int64 // -1 not known
+	moved int64
+	dir   bool
+}
+
+// Summary is what was done.
+type Summary struct {
+	Files   int           // regular files in place
+	Dirs    int           // directories in place
+	Bytes   int64         // content of those files
+	Failed  int           // files and directories that failed
+	Elapsed time.Duration // since New
+}
+
+// New starts to show progress.
+func New(o Options) *Progress {
+	if o.Err == nil {
+		o.Err = os.Stderr
+	}
+	if o.Interval == 0 {
+		o.Interval = LineInterval
+	}
+	now := time.Now()
+	p := &Progress{
+		err: o.Err, verb: o.Verb, interval: o.Interval,
+		items: make(map[string]*item), start: now, told: now,
+		show: o.Mode == Always || o.Mode != Never && o.JSON == nil,
+	}
+	if o.JSON != nil {
+		p.json = json.NewEncoder(o.JSON)
+		p.json.SetEscapeHTML(false)
+	}
+	if p.show && Is(o.Err) {
+		p.bar = newBar(o.Err, p)
+	}
+	return p
+}
+
+// Event is one JSON event. Fields that do not apply are left out.
+type Event struct {
+	Event   string  `json:"event"` // begin, progress, done, failed, dropped, warning, summary
+	ID      string  `json:"id,omitempty"`
+	Name    string  `json:"name,omitempty"`
+	Type    string  `json:"type,omitempty"` // file or dir
+	Size    *int64  `json:"size,omitempty"` // bytes, where known
+	Bytes   *int64  `json:"bytes,omitempty"`
+	Digest  string  `json:"digest,omitempty"`
+	Message string  `json:"message,omitempty"`
+	Files   *int    `json:"files,omitempty"`
+	Dirs    *int    `json:"dirs,omitempty"`
+	Failed  *int    `json:"failed,omitempty"`
+	Seconds float64 `json:"seconds,omitempty"`
+}
+
+// Expect adds to what is to come, which gives the bar its length.
+func (p *Progress) Expect(files int, bytes int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wantFiles += files
+	p.wantBytes += bytes
+}
+
+// Begin tells that a file (or a directory) starts; size is in bytes, -1 when
+// not known.
+func (p *Progress) Begin(id, name string, size int64, dir bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.items[id] = &item{name: name, size: size, dir: dir}
+	p.last = name
+	event := Event{Event: "begin", ID: id, Name: name, Type: kind(dir)}
+	if size >= 0 && !dir {
+		event.Size = &size
+	}
+	p.emit(event)
+}
+
+// Advance tells that n more bytes of the file have moved; a negative n takes
+// bytes back, when a file starts anew.
+func (p *Progress) Advance(id string, n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	it, ok := p.items[id]
+	if !ok {
+		return
+	}
+	it.moved += n
+	p.moved += n
+	p.last = it.name
+	p.tell()
+}
+
+// Done tells that the file is where it should be, with the digest ("" when
+// there is none to show).
+func (p *Progress) Done(id, digest string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	it, ok := p.items[id]
+	if !ok {
+		return
+	}
+	delete(p.items, id)
+	if it.dir {
+		p.total.Dirs++
+		p.emit(Event{Event: "done", ID: id, Name: it.name, Type: "dir"})
+		p.tell()
+		return
+	}
+	if it.size < 0 {
+		it.size = it.moved
+	}
+	p.moved += it.size - it.moved // a caller may tell of whole files only
+	p.total.Files++
+	p.total.Bytes += it.size
+	p.emit(Event{Event: "done", ID: id, Name: it.name, Type: "file", Bytes: &it.size, Digest: digest})
+	p.tell()
+}
+
+// Fail tells that the file failed and why. It is printed whatever the mode.
+// The id need not have begun.
+func (p *Progress) Fail(id, name string, why error) {
+	p.mu.Lock()
+	if it, ok := p.items[id]; ok {
+		p.moved -= it.moved
+		delete(p.items, id)
+	}
+	p.total.Failed++
+	p.emit(Event{Event: "failed", ID: id, Name: name, Message: why.Error()})
+	p.mu.Unlock()
+	p.print(fmt.Sprintf("failed: %s: %v", name, why))
+}
+
+// Drop tells that the file will not come, which is no failure: its sender gave
+// it up, or another receiver has it.
+func (p *Progress) Drop(id, name string, why error) {
+	p.mu.Lock()
+	if it, ok := p.items[id]; ok {
+		p.moved -= it.moved
+		delete(p.items, id)
+	}
+	p.emit(Event{Event: "dropped", ID: id, Name: name, Message: why.Error()})
+	p.mu.Unlock()
+	p.print(fmt.Sprintf("dropped: %s: %v", name, why))
+}
+
+// Warn tells of something that does not stop the work, such as a symlink that
+// was left out.
+func (p *Progress) Warn(name, message string) {
+	p.mu.Lock()
+	p.emit(Event{Event: "warning", Name: name, Message: message})
+	p.mu.Unlock()
+	if name != "" {
+		message = name + ": " + message
+	}
+	p.print(message)
+}
+
+// Summary returns what was done so far.
+func (p *Progress) Summary() Summary {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.summary()
+}
+
+func (p *Progress) summary() Summary {
+	s := p.total
+	s.Elapsed = time.Since(p.start)
+	return s
+}
+
+// Writer is where a log goes while progress is shown: above the bar.
+func (p *Progress) Writer() io.Writer {
+	if p.bar != nil {
+		return aboveBar{p}
+	}
+	return p.err
+}
+
+// aboveBar writes lines to the terminal above the bar.
+type aboveBar struct{ p *Progress }
+
+func (w aboveBar) Write(b []byte) (int, error) { return w.p.bar.Write(b) }
+
+// Close removes the bar and prints the summary, or sends it as JSON.
+// Closing twice does nothing.
+func (p *Progress) Close() Summary {
+	p.mu.Lock()
+	s := p.summary()
+	if p.closed {
+		p.mu.Unlock()
+		return s
+	}
+	p.closed = true
+	p.mu.Unlock()
+	if p.bar != nil {
+		p.bar.close() // it reads the state, so not under the lock
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.emit(Event{
+		Event: "summary", Files: &s.Files, Dirs: &s.Dirs, Failed: &s.Failed, Bytes: &s.Bytes,
+		Seconds: s.Elapsed.Seconds(),
+	})
+	if p.json == nil || p.show {
+		fmt.Fprintln(p.err, p.verb+" "+s.String())
+	}
+	return s
+}
+
+// String is the summary in a sentence: "12 files, 1 directory, 1.2 GB in 3.2 s
+// (375 MB/s), 1 failed".
+func (s Summary) String() string {
+	text := Count(s.Files, "file")
+	if s.Dirs == 1 {
+		text += ", 1 directory"
+	} else if s.Dirs > 1 {
+		text += fmt.Sprintf(", %d directories", s.Dirs)
+	}
+	text += fmt.Sprintf(", %s in %s (%s)", Size(s.Bytes), Seconds(s.Elapsed), Rate(s.Bytes, s.Elapsed))
+	if s.Failed > 0 {
+		text += fmt.Sprintf(", %d failed", s.Failed)
+	}
+	return text
+}
+
+// tell prints a line, or sends an event, when the last is long enough ago.
+func (p *Progress) tell() {
+	now := time.Now()
+	if now.Sub(p.told) < p.interval {
+		return
+	}
+	p.told = now
+	files, bytes := p.total.Files, p.moved
+	p.emit(Event{Event: "progress", Files: &files, Bytes: &bytes, Seconds: now.Sub(p.start).Seconds()})
+	if p.show && p.bar == nil {
+		fmt.Fprintln(p.err, p.verb+" "+p.status(now))
+	}
+}
+
+// status is how far it is: "12 of 40 files, 1.2 GB of 3 GB (40 %), 375 MB/s".
+func (p *Progress) status(now time.Time) string {
+	files := Count(p.total.Files, "file")
+	if p.wantFiles > 0 {
+		files = fmt.Sprintf("%d of %s", p.total.Files, Count(p.wantFiles, "file"))
+	}
+	bytes := Size(p.moved)
+	if p.wantBytes > 0 {
+		bytes += fmt.Sprintf(" of %s (%d %%)", Size(p.wantBytes), p.percent())
+	}
+	return files + ", " + bytes + ", " + Rate(p.moved, now.Sub(p.start))
+}
+
+// percent is how much of a known total has moved.
+func (p *Progress) percent() int64 {
+	return min(100, int64(float64(p.moved)*100/float64(p.wantBytes)))
+}
+
+func (p *Progress) emit(e Event) {
+	if p.json != nil {
+		// A reader that went away takes the process with it (SIGPIPE); there is
+		// nobody left to tell of another failure.
+		_ = p.json.Encode(e)
+	}
+}
+
+// print writes a line that is shown whatever the mode. It must be called
+// without the lock: the bar takes it to draw.
+func (p *Progress) print(line string) {
+	w := p.Writer()
+	if p.bar == nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+	}
+	fmt.Fprintln(w, line)
+}
+
+func kind(dir bool) string {
+	if dir {
+		return "dir"
+	}
+	return "file"
+}
