@@ -51,7 +51,7 @@ var topicConfigs = [...]configDef{
 		integer(1, math.MaxInt64, func(c *topicConfig, v int64) { c.log.FlushBytes = v })},
 	{"flush.ms", "1000", kmsg.ConfigTypeLong,
 		"With write.caching: milliseconds after which the log is made durable in the background.",
-		integer(1, math.MaxInt64/int64(time.Millisecond), func(c *topicConfig, v int64) { c.log.FlushMs = time.Duration(v) * time.Millisecond })},
+		integer(1, math.MaxInt64/int64(time.Millisecond), func(c *topicConfig, v int64) { c.log.FlushInterval = time.Duration(v) * time.Millisecond })},
 	{"index.interval.bytes", "4096", kmsg.ConfigTypeInt,
 		"Bytes of log for each entry of the offset index.",
 		integer(1, math.MaxInt32, func(c *topicConfig, v int64) { c.log.IndexIntervalBytes = int(v) })},
