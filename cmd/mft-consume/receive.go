@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"mft/consumer"
+	"mft/internal/command"
+	"mft/internal/config"
+	"mft/internal/terminal"
+)
+
+// runner does what one command line asks for.
+type runner struct {
+	*options
+	out, err io.Writer
+	file     *config.Config
+}
+
+// logger makes the log and tells the notes of the configuration.
+func (r *runner) logger(w io.Writer) zerolog.Logger {
+	log := r.Logger(w)
+	for _, note := range r.file.Notes {
+		log.Warn().Str("file", r.Config).Msg(note)
+	}
+	return log
+}
+
+// receive runs destinations side by side, with the broker inside if asked for.
+func (r *runner) receive(ctx context.Context, destinations []config.Transfer) error {
+	if err := distinct(destinations); err != nil {
+		return err
+	}
+	shown := terminal.Options{Err: r.err, Mode: r.Progress, Verb: "received"}
+	if r.JSON {
+		shown.JSON = r.out
+	}
+	progress := terminal.New(shown)
+	log := r.logger(progress.Writer())
+	limitMemory(len(destinations), r.embedded)
+	var total consumer.Summary
+	work := func(ctx context.Context) (err error) {
+		total, err = r.receiveAll(ctx, destinations, progress, log)
+		return err
+	}
+	var err error
+	if r.embedded {
+		err = r.withBroker(ctx, log, work)
+	} else {
+		err = work(ctx)
+	}
+	progress.Close()
+	switch {
+	case err != nil:
+		return err
+	case r.once && ctx.Err() != nil:
+		return ctx.Err()
+	case total.Partly():
+		return command.Partlyf("%d not placed: the reasons are above", total.Refused+total.Failed+total.Unfinished)
+	}
+	return nil
+}
+
+// limitMemory has the garbage collected more eagerly when there is more memory
+// than the buffers of so many receivers need. GOMEMLIMIT comes first.
+func limitMemory(receivers int, embedded bool) {
+	limit := int64(64+96*receivers) << 20
+	if embedded {
+		limit += 64 << 20
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit)
+	}
+}
+
+// distinct refuses two transfers into one directory: only one receiver works there.
+func distinct(destinations []config.Transfer) error {
+	by := make(map[string]string)
+	for _, t := range destinations {
+		dir, err := filepath.Abs(t.Destination.Path)
+		if err != nil {
+			return fmt.Errorf("directory %s: %w", t.Destination.Path, err)
+		}
+		if other, ok := by[dir]; ok {
+			return command.Usagef("transfers %s and %s both receive into %s: give each a directory of its own", other, t.Name, dir)
+		}
+		by[dir] = t.Name
+	}
+	return nil
+}
+
+// receiveAll receives until ctx ends, with --once until all are received, or
+// until one fails.
+func (r *runner) receiveAll(ctx context.Context, destinations []config.Transfer, progress *terminal.Progress, log zerolog.Logger) (total consumer.Summary, err error) {
+	group, ctx := errgroup.WithContext(ctx)
+	sums := make([]consumer.Summary, len(destinations))
+	for i, t := range destinations {
+		cfg := consumer.FilesConfig{
+			Config:       r.consumerConfig(t.Topic, t.Group),
+			Dir:          t.Destination.Path,
+			Once:         r.once,
+			AbandonAfter: r.abandon,
+			Events: consumer.Events{
+				Begin:   progress.Begin,
+				Advance: progress.Advance,
+				Done:    progress.Done,
+				Failed:  progress.Fail,
+				Dropped: func(_, _ string, why error) { log.Info().Err(why).Msg("dropped") },
+			},
+		}
+		if cfg.AbandonAfter == 0 {
+			cfg.AbandonAfter = -1
+		}
+		cfg.Logger = log
+		group.Go(func() (err error) {
+			sums[i], err = consumer.ReceiveFiles(ctx, cfg)
+			if err != nil && len(destinations) > 1 {
+				err = fmt.Errorf("transfer %s: %w", t.Name, err)
+			}
+			return hinted(err)
+		})
+	}
+	err = group.Wait()
+	for _, s := range sums {
+		total.Files, total.Dirs, total.Bytes = total.Files+s.Files, total.Dirs+s.Dirs, total.Bytes+s.Bytes
+		total.Refused, total.Failed, total.Unfinished = total.Refused+s.Refused, total.Failed+s.Failed, total.Unfinished+s.Unfinished
+	}
+	return total, err
+}
+
+// hinted marks errors that say themselves what to do.
+func hinted(err error) error {
+	if e, ok := errors.AsType[*consumer.UnreachableError](err); ok {
+		return command.Hintf(fmt.Errorf("no broker at %v answered in time", e.Brokers), "start mft-broker there, or name the broker with -b HOST:PORT")
+	}
+	return err
+}

@@ -1,0 +1,7 @@
+//go:build unix
+
+package consumer
+
+import "syscall"
+
+const errFull = syscall.ENOSPC

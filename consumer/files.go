@@ -1,0 +1,130 @@
+package consumer
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// DefaultAbandonAfter is how long a transfer without its end is waited for.
+const DefaultAbandonAfter = 24 * time.Hour
+
+// FilesConfig says which files to receive, and where. Dir is required.
+type FilesConfig struct {
+	// Group is shared by receivers that divide the files among them. "": one
+	// of its own for host, directory and topic, so that every directory gets
+	// all files and a restart goes on where the last run stopped.
+	Config
+
+	Dir string // made when missing
+
+	// Once ends the call when everything that was in the topic at its start is
+	// received. Without it the call ends with its context only.
+	Once bool
+
+	// AbandonAfter is how long after its last record a transfer without an end
+	// is given up: its sender is gone, and until then its records hold back the
+	// group's offset. 0: DefaultAbandonAfter, negative: never.
+	AbandonAfter time.Duration
+
+	Events Events
+}
+
+// ReceiveFiles receives the files of a topic into a directory until ctx ends
+// or, with Once, the topic's end is reached. What it counts as placed is
+// durable under its name; the group's offset is committed after that, never
+// before.
+//
+// One receiver works in a directory at a time; a second one gets a *BusyError.
+// A broker that is away is waited for. A topic that is missing is waited for,
+// with Once it is a *TopicError. A topic that is deleted is waited for, too,
+// and received from its beginning when it is made again.
+//
+// Files that cannot be placed are counted, told by Events.Failed and passed
+// over. A full disk, a missing permission and the like stop the receiving
+// until they are put right. The error is nil when ctx ended the call.
+func ReceiveFiles(ctx context.Context, cfg FilesConfig) (Summary, error) {
+	began := time.Now()
+	if err := cfg.check(); err != nil {
+		return Summary{}, err
+	}
+	target, err := openTarget(cfg.Dir)
+	if err != nil {
+		return Summary{}, err
+	}
+	if cfg.Group == "" {
+		if cfg.Group, err = defaultGroup(target.dir, cfg.Topic); err != nil {
+			return Summary{}, errors.Join(err, target.close())
+		}
+	}
+	if cfg.AbandonAfter == 0 {
+		cfg.AbandonAfter = DefaultAbandonAfter
+	}
+	report := &reporter{events: cfg.Events}
+	placer := newPlacer(ctx, cfg.Logger, target, report)
+	r := &receiver{cfg: &cfg, target: target, placer: placer, report: report, watch: newBrokerWatch(cfg.Logger)}
+	err = r.run(ctx)
+	placer.close()
+	err = errors.Join(err, target.close())
+	return report.total(began), err
+}
+
+// defaultGroup is a consumer group for one directory of one host.
+func defaultGroup(dir, topic string) (string, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("a consumer group needs the host's name: %w: name a group yourself", err)
+	}
+	sum := sha256.Sum256([]byte(dir + "\x00" + topic))
+	return "mft-" + host + "-" + hex.EncodeToString(sum[:4]), nil
+}
+
+// receiver runs sessions, one after another: a session ends when its topic is
+// gone, and the next one waits for it.
+type receiver struct {
+	cfg    *FilesConfig
+	target *target
+	placer *placer
+	report *reporter
+	watch  *brokerWatch
+}
+
+var (
+	errTopicGone = errors.New("the topic was deleted")
+	errTopicNew  = errors.New("the topic was deleted and made again")
+	errReached   = errors.New("the end of the topic is reached")
+)
+
+func (r *receiver) run(ctx context.Context) error {
+	for {
+		err := r.session(ctx)
+		switch {
+		case errors.Is(err, errReached):
+			return nil
+		case errors.Is(err, errTopicGone), errors.Is(err, errTopicNew):
+			if r.cfg.Once {
+				return &TopicError{r.cfg.Topic, err.Error() + " while it was read", nil}
+			}
+			r.cfg.Logger.Warn().Str("topic", r.cfg.Topic).Err(err).Msg("receiving starts over with the new topic, once it is there")
+		case ctx.Err() != nil:
+			return nil
+		default:
+			return err
+		}
+	}
+}
+
+// connectTimeout is how long to wait for the first broker; 0: for ever.
+func (r *receiver) connectTimeout() time.Duration {
+	switch {
+	case r.cfg.ConnectTimeout > 0:
+		return r.cfg.ConnectTimeout
+	case r.cfg.ConnectTimeout == 0 && r.cfg.Once:
+		return DefaultConnectTimeout
+	}
+	return 0
+}

@@ -1,0 +1,250 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+const (
+	placeWorkers = 12                     // write and fsync files at the same time; more gain nothing
+	placeQueue   = 1024                   // whole transfers waiting to be placed
+	placeGroup   = 512                    // transfers that share the fsyncs of their directories
+	troubleWait  = 250 * time.Millisecond // before the first try again; doubles
+	troubleMax   = 5 * time.Second        // between two tries
+)
+
+// placer takes whole transfers and gives them their names.
+//
+// Workers prepare the temporary files, several at a time, for an fsync is
+// mostly waiting. One finisher takes them in the order in which they were
+// submitted, so that the later of two transfers of one name wins and a
+// directory comes before what is in it; it renames all that are ready, makes
+// their directories durable together, and marks them done in their ledgers.
+type placer struct {
+	log    zerolog.Logger
+	target *target
+	report *reporter
+
+	slots chan struct{}  // bounds what is queued, so that the channels below never block
+	mu    sync.Mutex     // keeps both channels in the same order
+	work  chan *placeJob // to the workers
+	order chan *placeJob // the same, to the finisher
+
+	stopping context.Context // no more trying again once it ends
+	failed   chan struct{}   // closed at the first error that nothing can be done about
+	failOnce sync.Once
+	err      error // set before failed is closed
+	done     sync.WaitGroup
+}
+
+type placeJob struct {
+	*transfer
+	ready chan struct{} // closed when prepare is done
+	err   error         // of prepare
+}
+
+// errDropped ends the work on a transfer that is not this receiver's any more.
+var errDropped = errors.New("dropped")
+
+func newPlacer(stopping context.Context, log zerolog.Logger, target *target, report *reporter) *placer {
+	p := &placer{
+		log: log, target: target, report: report, stopping: stopping,
+		slots:  make(chan struct{}, placeQueue),
+		work:   make(chan *placeJob, placeQueue),
+		order:  make(chan *placeJob, placeQueue),
+		failed: make(chan struct{}),
+	}
+	for range placeWorkers {
+		p.done.Go(p.worker)
+	}
+	p.done.Go(p.finisher)
+	return p
+}
+
+// close waits until everything that was submitted is placed or dropped.
+func (p *placer) close() {
+	close(p.work)
+	close(p.order)
+	p.done.Wait()
+}
+
+// fail ends the run.
+func (p *placer) fail(err error) {
+	p.failOnce.Do(func() {
+		p.err = err
+		close(p.failed)
+	})
+}
+
+// submit hands over a whole transfer. It blocks while the placer is busy; it
+// returns errDropped when the partition was taken away meanwhile.
+func (p *placer) submit(t *transfer) error {
+	select {
+	case p.slots <- struct{}{}:
+	case <-t.part.dropped:
+		return errDropped
+	case <-p.failed:
+		return errDropped
+	}
+	t.part.placing.Add(1)
+	job := &placeJob{transfer: t, ready: make(chan struct{})}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.order <- job
+	p.work <- job
+	return nil
+}
+
+func (p *placer) worker() {
+	for job := range p.work {
+		job.err = p.persist(job.part, job.prepare)
+		close(job.ready)
+	}
+}
+
+// persist does something with the file system until it works: errors that may
+// pass are told once and tried again. What it returns is nil, errDropped, a
+// *TransferError, a *RefusedError, or one that nothing can be done about.
+func (p *placer) persist(part *partition, do func() error) error {
+	wait := troubleWait
+	for tries := 0; ; tries++ {
+		select {
+		case <-part.dropped:
+			return errDropped
+		case <-p.failed:
+			return errDropped
+		default:
+		}
+		err := do()
+		if err == nil && tries > 0 {
+			p.log.Warn().Str("dir", p.target.dir).Msg("receiving goes on")
+		}
+		if err == nil || !passing(err) || isSyncError(err) {
+			return err
+		}
+		if tries == 0 {
+			p.log.Warn().Str("dir", p.target.dir).Err(err).Msg(remedy(err))
+		}
+		select {
+		case <-time.After(wait):
+		case <-part.dropped:
+		case <-p.failed:
+		case <-p.stopping.Done():
+			return errDropped
+		}
+		wait = min(2*wait, troubleMax)
+	}
+}
+
+func isSyncError(err error) bool {
+	_, ok := errors.AsType[*syncError](err)
+	return ok
+}
+
+// finisher places transfers group by group.
+func (p *placer) finisher() {
+	group := make([]*placeJob, 0, placeGroup)
+	var first *placeJob // of the next group
+	for {
+		if first == nil {
+			var ok bool
+			if first, ok = <-p.order; !ok {
+				return
+			}
+		}
+		<-first.ready
+		group, first = append(group[:0], first), nil
+	gather:
+		for len(group) < placeGroup && first == nil {
+			select {
+			case job, ok := <-p.order:
+				if !ok {
+					break gather // the outer loop sees it, too
+				}
+				select {
+				case <-job.ready:
+					group = append(group, job)
+				default:
+					first = job
+				}
+			default:
+				break gather
+			}
+		}
+		p.finish(group)
+	}
+}
+
+// finish gives a group of prepared transfers their names, makes that durable
+// and marks them done.
+func (p *placer) finish(group []*placeJob) {
+	placed := group[:0:0]
+	for _, job := range group {
+		if job.err == nil {
+			job.err = p.persist(job.part, func() error { return p.rename(job.transfer) })
+		}
+		if job.err == nil {
+			placed = append(placed, job)
+			continue
+		}
+		p.settleFailure(job)
+	}
+	if len(placed) > 0 {
+		if err := p.target.settle(); err != nil {
+			p.fail(err)
+		}
+	}
+	for _, job := range placed {
+		select {
+		case <-p.failed: // not known to be durable: not done
+		default:
+			digest := ""
+			if !job.dir && job.end.Digest != "" {
+				digest = job.end.Digest
+			}
+			job.part.inPlaceNow(job.transfer)
+			p.report.placed(string(job.id), job.size, job.dir, digest)
+		}
+	}
+	for _, job := range group {
+		job.part.placing.Add(-1)
+		job.part.changed()
+		<-p.slots
+	}
+}
+
+func (p *placer) rename(t *transfer) error {
+	var err error
+	if t.dir {
+		err = p.target.placeDir(t.name, dirAttrs{mode: t.mode, mtime: t.mtime})
+	} else if err = p.target.place(t.temp, t.name); err == nil {
+		t.temp = ""
+	}
+	if reason := refusal(err); reason != "" {
+		return &RefusedError{Name: t.name, Reason: reason}
+	}
+	return err
+}
+
+// settleFailure ends a transfer that was not placed: it is refused or failed
+// and done with, or dropped, or it ends the run.
+func (p *placer) settleFailure(job *placeJob) {
+	if err := job.discard(); err != nil {
+		p.log.Warn().Str("dir", p.target.dir).Err(err).Msg("a temporary file could not be removed")
+	}
+	switch job.err.(type) {
+	case *RefusedError, *TransferError:
+		job.part.finished(job.transfer)
+		job.part.settled.add(job.id, gone)
+		p.report.failed(string(job.id), job.name, job.err)
+		return
+	}
+	if !errors.Is(job.err, errDropped) {
+		p.fail(fmt.Errorf("receiving into %s: %w", p.target.dir, job.err))
+	}
+}

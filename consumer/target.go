@@ -1,0 +1,277 @@
+package consumer
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// target is the directory that files are placed in. All names are relative to
+// it, with slashes, and are resolved by os.Root, so that neither "..", nor an
+// absolute name, nor a symlink leads out of it.
+//
+// Files are placed in groups: place and placeDir for each, then settle, which
+// makes all of them durable with one fsync per directory. It is used by one
+// goroutine at a time.
+type target struct {
+	dir  string // absolute, for messages
+	root *os.Root
+	work *work
+
+	there   map[string]bool        // directories known to be there; "." is not kept
+	wanted  map[string]dirAttrs    // what received directories are to look like, by name
+	changed map[string]bool        // directories whose entries changed since settle
+	opened  map[string]fs.FileMode // directories made writable since settle, and their mode before
+}
+
+// dirAttrs are the attributes of a directory. Placing a file in it changes its
+// mtime, so they are set again afterwards.
+type dirAttrs struct {
+	mode  fs.FileMode
+	mtime time.Time // zero: leave it
+}
+
+const (
+	maxKnownDirs = 1 << 16 // in the maps, which are emptied when they grow beyond
+	dirSyncers   = 8       // fsyncs of directories at the same time
+)
+
+// openTarget makes dir if need be, and takes it for this process.
+func openTarget(dir string) (*target, error) {
+	if dir == "" {
+		return nil, errors.New("no directory given to receive into")
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("directory %s: %w", dir, err)
+	}
+	if err := os.MkdirAll(abs, 0o777); err != nil {
+		return nil, fmt.Errorf("making the directory to receive into: %w", err)
+	}
+	root, err := os.OpenRoot(abs)
+	if err != nil {
+		return nil, fmt.Errorf("opening the directory to receive into: %w", err)
+	}
+	work, err := openWork(abs, root)
+	if err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	t := &target{dir: abs, root: root, work: work}
+	t.forget()
+	t.changed = make(map[string]bool)
+	t.opened = make(map[string]fs.FileMode)
+	return t, nil
+}
+
+// close removes the work directory.
+func (t *target) close() error { return errors.Join(t.work.close(t.root), t.root.Close()) }
+
+func (t *target) forget() {
+	t.there = make(map[string]bool)
+	t.wanted = make(map[string]dirAttrs)
+}
+
+// checkReserved refuses names in the work directory, in any spelling that a
+// file system without regard for case takes for it.
+func checkReserved(name string) error {
+	first, _, _ := strings.Cut(name, "/")
+	if strings.HasPrefix(strings.ToLower(first), workDir) {
+		return fmt.Errorf("names that begin with %s are mft's own", workDir)
+	}
+	return nil
+}
+
+// place gives the finished temporary file its name, replacing a file that is
+// there. It is not durable before settle.
+func (t *target) place(temp, name string) error {
+	parent := path.Dir(name)
+	move := func() error {
+		if err := t.makeDir(parent); err != nil {
+			return err
+		}
+		err := t.root.Rename(workDir+"/"+temp, name)
+		if errors.Is(err, fs.ErrExist) || err != nil && t.isDir(name) {
+			return errDirectoryThere
+		}
+		return err
+	}
+	err := move()
+	if errors.Is(err, fs.ErrNotExist) { // somebody removed a directory that was there
+		t.there = make(map[string]bool)
+		err = move()
+	}
+	if errors.Is(err, fs.ErrPermission) && t.makeWritable(parent) {
+		err = move()
+	}
+	if err != nil {
+		return err
+	}
+	t.changed[parent] = true
+	return nil
+}
+
+// placeDir makes the directory, or takes one that is there, and gives it its
+// attributes at the next settle and whenever files are placed in it later.
+func (t *target) placeDir(name string, attrs dirAttrs) error {
+	name = path.Clean(name)
+	err := t.makeDir(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		t.there = make(map[string]bool)
+		err = t.makeDir(name)
+	}
+	if errors.Is(err, fs.ErrPermission) && t.makeWritable(path.Dir(name)) {
+		err = t.makeDir(name)
+	}
+	if err != nil {
+		return err
+	}
+	if !t.isDir(name) {
+		return errFileThere
+	}
+	t.wanted[name] = attrs
+	t.changed[name] = true
+	return nil
+}
+
+// makeDir makes the directory and its parents where they are missing.
+func (t *target) makeDir(name string) error {
+	if name == "." || t.there[name] {
+		return nil
+	}
+	if err := t.makeDir(path.Dir(name)); err != nil {
+		return err
+	}
+	err := t.root.Mkdir(name, 0o777)
+	switch {
+	case err == nil:
+		t.changed[path.Dir(name)] = true
+	case errors.Is(err, fs.ErrExist):
+		info, statErr := t.root.Stat(name) // follows a symlink, within the root
+		if statErr != nil && !errors.Is(statErr, fs.ErrNotExist) {
+			return statErr
+		}
+		if statErr != nil || !info.IsDir() { // a symlink to nothing, or no directory
+			return errFileThere
+		}
+	default:
+		return err
+	}
+	t.there[name] = true
+	return nil
+}
+
+func (t *target) isDir(name string) bool {
+	info, err := t.root.Stat(name)
+	return err == nil && info.IsDir()
+}
+
+// makeWritable lets this user work in name and its parents, where a received
+// directory is read-only. Settle undoes it. It returns whether anything was
+// changed.
+func (t *target) makeWritable(name string) bool {
+	changed := false
+	for _, dir := range upTo(name) {
+		info, err := t.root.Stat(dir)
+		if err != nil || info.Mode().Perm()&0o300 == 0o300 {
+			continue
+		}
+		if err := t.root.Chmod(dir, info.Mode().Perm()|0o700); err != nil {
+			continue // not ours: the first error is the one to tell
+		}
+		if _, ok := t.opened[dir]; !ok {
+			t.opened[dir] = info.Mode().Perm()
+		}
+		changed = true
+	}
+	return changed
+}
+
+// upTo lists the directories on the way to name and name itself, top first.
+func upTo(name string) []string {
+	var list []string
+	for ; name != "."; name = path.Dir(name) {
+		list = append(list, name)
+	}
+	slices.Reverse(list)
+	return list
+}
+
+// settle gives directories their attributes and makes everything placed since
+// the last call durable. An error means that nobody knows what is durable.
+func (t *target) settle() error {
+	for dir, mode := range t.opened {
+		if _, ok := t.wanted[dir]; !ok {
+			t.wanted[dir] = dirAttrs{mode: mode}
+		}
+		t.changed[dir] = true
+	}
+	dirs := make([]string, 0, len(t.changed))
+	for dir := range t.changed {
+		dirs = append(dirs, dir)
+	}
+	// Deepest first: a directory that becomes unreadable hides what is below.
+	slices.SortFunc(dirs, func(a, b string) int { return strings.Count(b, "/") - strings.Count(a, "/") })
+
+	// The attributes of a directory that this user may not read or enter must
+	// wait until it is synced; the others come first, to be synced with it.
+	var group errgroup.Group
+	group.SetLimit(dirSyncers)
+	var late []string
+	for _, dir := range dirs {
+		attrs, ok := t.wanted[dir]
+		if ok && attrs.mode&0o500 != 0o500 {
+			late = append(late, dir)
+		} else if ok {
+			if err := t.setAttrs(dir, attrs); err != nil {
+				return errors.Join(err, group.Wait())
+			}
+		}
+	}
+	for _, dir := range dirs {
+		group.Go(func() error {
+			err := syncDir(t.root, dir)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // removed by somebody else meanwhile
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("making directory entries durable: %w", err)
+	}
+	for _, dir := range late {
+		if err := t.setAttrs(dir, t.wanted[dir]); err != nil {
+			return err
+		}
+	}
+	clear(t.changed)
+	clear(t.opened)
+	if len(t.there) > maxKnownDirs || len(t.wanted) > maxKnownDirs {
+		t.forget()
+	}
+	return nil
+}
+
+// setAttrs sets mode and mtime. A directory that is gone, or that belongs to
+// somebody else, is left as it is.
+func (t *target) setAttrs(dir string, attrs dirAttrs) error {
+	err := t.root.Chmod(dir, attrs.mode)
+	if err == nil && !attrs.mtime.IsZero() {
+		err = t.root.Chtimes(dir, time.Time{}, attrs.mtime)
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("setting mode and mtime of %s: %w", dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,187 @@
+package consumer
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/gofrs/flock"
+
+	"mft/protocol"
+)
+
+// workDir is the hidden directory in the target where files are put together.
+// It holds, besides one temporary file per transfer:
+//
+//	lock    locked by the receiver that works here
+//	pid     its process id, for the message to the second one
+//	member  its name in the consumer group (instance id), so that a receiver
+//	        that was killed and started again takes its partitions back at once
+//
+// A receiver that stops cleanly removes all of it.
+const workDir = ".mft-partial"
+
+const (
+	lockFile   = "lock"
+	pidFile    = "pid"
+	memberFile = "member"
+)
+
+// BusyError tells that another receiver works in the directory.
+type BusyError struct {
+	Dir string
+	PID int // 0 when not known
+}
+
+func (e *BusyError) Error() string {
+	who := "another mft-consume"
+	if e.PID > 0 {
+		who += fmt.Sprintf(" (process %d)", e.PID)
+	}
+	return fmt.Sprintf("%s is receiving into %s already: stop it, or choose another directory", who, e.Dir)
+}
+
+// work is a workDir that is locked by this process.
+type work struct {
+	path   string
+	root   *os.Root // of the workDir
+	lock   *flock.Flock
+	member string // instance id
+	temps  atomic.Int64
+}
+
+// tempName is a name for a new temporary file. The id tells a person what it
+// is; the number keeps two attempts at one transfer apart.
+func (w *work) tempName(id protocol.TransferID) string {
+	return string(id) + "." + strconv.FormatInt(w.temps.Add(1), 10)
+}
+
+// openWork locks the work directory of the target dir, whose root is given,
+// and removes what a killed receiver has left there.
+func openWork(dir string, root *os.Root) (*work, error) {
+	w := &work{path: filepath.Join(dir, workDir)}
+	var err error
+	for tries := 0; w.lock == nil; tries++ {
+		if tries == 10 {
+			return nil, fmt.Errorf("locking %s: another receiver starts and stops there all the time", w.path)
+		}
+		if w.lock, err = lockDir(dir, w.path, root); err != nil {
+			return nil, err
+		}
+	}
+	if w.root, err = root.OpenRoot(workDir); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the work directory: %w", err), w.lock.Unlock())
+	}
+	if err := w.prepare(); err != nil {
+		return nil, errors.Join(err, w.root.Close(), w.lock.Unlock())
+	}
+	return w, nil
+}
+
+// lockDir makes and locks the work directory. It returns nil without an error
+// when a receiver that stopped removed the lock in between.
+func lockDir(dir, path string, root *os.Root) (*flock.Flock, error) {
+	if err := root.Mkdir(workDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("making the work directory in %s: %w", dir, err)
+	}
+	if info, err := root.Lstat(workDir); err == nil && !info.IsDir() {
+		return nil, fmt.Errorf("%s is not a directory: remove it, mft-consume works there", path)
+	}
+	lock := flock.New(filepath.Join(path, lockFile))
+	ok, err := lock.TryLock()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("locking %s: %w", path, err)
+	}
+	if !ok {
+		busy := &BusyError{Dir: dir}
+		if text, err := root.ReadFile(workDir + "/" + pidFile); err == nil {
+			busy.PID, _ = strconv.Atoi(strings.TrimSpace(string(text))) // 0 when it is being written
+		}
+		return nil, errors.Join(busy, lock.Close())
+	}
+	held, err := lock.Stat()
+	if err == nil {
+		var now os.FileInfo
+		if now, err = root.Lstat(workDir + "/" + lockFile); err == nil && os.SameFile(held, now) {
+			return lock, nil
+		}
+	}
+	return nil, lock.Unlock()
+}
+
+// prepare removes leftovers and writes who works here.
+func (w *work) prepare() error {
+	if err := w.clear(lockFile, memberFile); err != nil {
+		return err
+	}
+	if err := w.root.WriteFile(pidFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
+		return fmt.Errorf("writing to %s: %w", w.path, err)
+	}
+	if text, err := w.root.ReadFile(memberFile); err == nil && strings.HasPrefix(string(text), "mft-") && len(text) < 64 {
+		w.member = string(text)
+		return nil
+	}
+	w.member = "mft-" + string(protocol.NewTransferID())
+	if err := w.root.WriteFile(memberFile, []byte(w.member), 0o600); err != nil {
+		return fmt.Errorf("writing to %s: %w", w.path, err)
+	}
+	return nil
+}
+
+// clear removes everything but the files to keep.
+func (w *work) clear(keep ...string) error {
+	list, err := fs.ReadDir(w.root.FS(), ".")
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", w.path, err)
+	}
+next:
+	for _, entry := range list {
+		for _, name := range keep {
+			if entry.Name() == name {
+				continue next
+			}
+		}
+		if err := w.root.RemoveAll(entry.Name()); err != nil {
+			return fmt.Errorf("removing what is left in %s: %w", w.path, err)
+		}
+	}
+	return nil
+}
+
+// close removes the work directory and gives the lock back. The lock's file
+// goes while the lock is held, where the system allows that; lockDir notices.
+func (w *work) close(root *os.Root) error {
+	errs := []error{w.clear(lockFile)}
+	if removeOpenFiles {
+		errs = append(errs, w.root.Remove(lockFile))
+	}
+	errs = append(errs, w.root.Close())
+	if removeOpenFiles {
+		errs = append(errs, ignoreTaken(root.Remove(workDir)))
+	}
+	errs = append(errs, w.lock.Unlock())
+	if !removeOpenFiles {
+		errs = append(errs, ignoreTaken(root.RemoveAll(workDir)))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("cleaning up %s: %w", w.path, err)
+	}
+	return nil
+}
+
+// ignoreTaken drops the error of removing a directory that the next receiver
+// has begun to use.
+func ignoreTaken(err error) error {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !isNotEmpty(err) {
+		return err
+	}
+	return nil
+}
