@@ -42,6 +42,24 @@ func run(m *testing.M) int {
 	return code
 }
 
+// BenchmarkStart is the time from starting mft-broker to its serving, and
+// from there to the first acknowledged record of a fresh producer process.
+func BenchmarkStart(b *testing.B) {
+	var listening, acked time.Duration
+	for range b.N {
+		start := time.Now()
+		broker := commands.StartBroker(b, filepath.Join(b.TempDir(), "data"), "")
+		listening += time.Since(start)
+		commands.Pipe(b, strings.NewReader("x\n"), "mft-produce", "-b", broker.Addr, "-t", "t")
+		acked += time.Since(start)
+		b.ReportMetric(float64(maxRSS(b, broker.Pid()))/(1<<20), "broker-MiB")
+		broker.KillNow()
+	}
+	b.ReportMetric(listening.Seconds()*1000/float64(b.N), "listening-ms")
+	b.ReportMetric(acked.Seconds()*1000/float64(b.N), "first-ack-ms")
+	b.ReportMetric(0, "ns/op")
+}
+
 // BenchmarkTransfer sends files through a fresh broker into a directory, with
 // everything that is on by default: acks when durable, digests, fsync before
 // commit. "cp" is the same work without a network or a log.
@@ -146,24 +164,6 @@ func BenchmarkLineLatency(b *testing.B) {
 	if err := screen.Close(); err != nil {
 		b.Fatal(err)
 	}
-}
-
-// BenchmarkStart is the time from starting mft-broker to its serving, and
-// from there to the first acknowledged record of a fresh producer process.
-func BenchmarkStart(b *testing.B) {
-	var listening, acked time.Duration
-	for range b.N {
-		start := time.Now()
-		broker := commands.StartBroker(b, filepath.Join(b.TempDir(), "data"), "")
-		listening += time.Since(start)
-		commands.Pipe(b, strings.NewReader("x\n"), "mft-produce", "-b", broker.Addr, "-t", "t")
-		acked += time.Since(start)
-		b.ReportMetric(float64(maxRSS(b, broker.Pid()))/(1<<20), "broker-MiB")
-		broker.KillNow()
-	}
-	b.ReportMetric(listening.Seconds()*1000/float64(b.N), "listening-ms")
-	b.ReportMetric(acked.Seconds()*1000/float64(b.N), "first-ack-ms")
-	b.ReportMetric(0, "ns/op")
 }
 
 // maxRSS is the largest resident size that a running process had, in bytes; 0

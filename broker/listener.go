@@ -32,7 +32,11 @@ func listen(b *Broker, l Listener) (*listener, error) {
 		}
 		bound.host, bound.port = host, int32(n)
 	}
-	ln, err := net.Listen("tcp", l.Addr)
+	network := "tcp"
+	if host, _, err := net.SplitHostPort(l.Addr); err == nil && net.ParseIP(host).To4() != nil {
+		network = "tcp4" // 0.0.0.0 is not [::]
+	}
+	ln, err := net.Listen(network, l.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s: %w: choose another address with --listen", l.Addr, err)
 	}
