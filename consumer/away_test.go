@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"mft/internal/kafka"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -63,11 +65,11 @@ func TestNoBroker(t *testing.T) {
 	b.stop() // an address where nobody listens
 	cfg := FilesConfig{Config: Config{Brokers: b.addrs, Topic: "t", ConnectTimeout: 300 * time.Millisecond, Logger: testLog(t)}, Dir: t.TempDir(), Once: true}
 	_, err := ReceiveFiles(t.Context(), cfg)
-	if _, ok := errors.AsType[*UnreachableError](err); !ok {
+	if _, ok := errors.AsType[*kafka.UnreachableError](err); !ok {
 		t.Errorf("files: %v", err)
 	}
 	_, err = ReadRecords(t.Context(), RecordsConfig{Config: cfg.Config}, io.Discard)
-	if _, ok := errors.AsType[*UnreachableError](err); !ok {
+	if _, ok := errors.AsType[*kafka.UnreachableError](err); !ok {
 		t.Errorf("records: %v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
@@ -82,7 +84,7 @@ func TestNoBroker(t *testing.T) {
 // offsets, also the last ones, and what it aborted does not count.
 func TestTransactions(t *testing.T) {
 	t.Parallel()
-	s := newSender(t, kafka(t), "transactions", 1)
+	s := newSender(t, otherKafka(t), "transactions", 1)
 	client, err := kgo.NewClient(kgo.SeedBrokers(s.brokers...), kgo.TransactionalID("tx"), kgo.DefaultProduceTopic(s.topic), kgo.DisableClientMetrics())
 	if err != nil {
 		t.Fatal(err)

@@ -3,14 +3,10 @@ package consumer
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
-	"strconv"
-	"strings"
-	"sync"
 	"time"
 
-	"github.com/rs/zerolog"
+	"mft/internal/kafka"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -23,23 +19,6 @@ const (
 	topicRetry  = 500 * time.Millisecond // after an error of the client, which has tried on its own
 	offsetRetry = 200 * time.Millisecond // after partitions without a leader
 )
-
-// UnreachableError tells that no broker answered in time.
-type UnreachableError struct {
-	Brokers []string
-	Waited  time.Duration
-	Err     error // of the last attempt; may be nil
-}
-
-func (e *UnreachableError) Error() string {
-	text := fmt.Sprintf("no broker at %s answered within %s", strings.Join(e.Brokers, ", "), e.Waited.Round(time.Millisecond))
-	if e.Err != nil {
-		text += " (" + e.Err.Error() + ")"
-	}
-	return text + ": start mft-broker there, or name the right HOST:PORT"
-}
-
-func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // topicInfo is what a broker says of a topic.
 type topicInfo struct {
@@ -81,18 +60,18 @@ func askTopic(ctx context.Context, client *kgo.Client, name string) (topicInfo, 
 // answers within connect (0: it waits for ever), when the topic is missing and
 // mustExist, and when the broker will never serve it. waited tells that the
 // topic was not there at first.
-func awaitTopic(ctx context.Context, client *kgo.Client, cfg *Config, watch *brokerWatch, connect time.Duration, mustExist bool) (info topicInfo, waited bool, err error) {
+func awaitTopic(ctx context.Context, client *kgo.Client, cfg *Config, watch *kafka.Watch, connect time.Duration, mustExist bool) (info topicInfo, waited bool, err error) {
 	began := time.Now()
 	hint := time.AfterFunc(hintAfter, func() {
-		if !watch.everConnected() {
-			cfg.Logger.Warn().Strs("brokers", cfg.Brokers).AnErr("error", watch.lastError()).
+		if !watch.EverConnected() {
+			cfg.Logger.Warn().Strs("brokers", cfg.Brokers).AnErr("error", watch.LastError()).
 				Msg("no broker answers yet, still trying: is mft-broker running there?")
 		}
 	})
 	defer hint.Stop()
 	for {
 		bounded, cancel := ctx, context.CancelFunc(func() {})
-		if connect > 0 && !watch.everConnected() {
+		if connect > 0 && !watch.EverConnected() {
 			bounded, cancel = context.WithDeadline(ctx, began.Add(connect))
 		}
 		info, err := askTopic(bounded, client, cfg.Topic)
@@ -104,8 +83,8 @@ func awaitTopic(ctx context.Context, client *kgo.Client, cfg *Config, watch *bro
 		if ctx.Err() != nil {
 			return topicInfo{}, waited, context.Cause(ctx)
 		}
-		if connect > 0 && (late || time.Since(began) > connect) && !watch.everConnected() {
-			return topicInfo{}, waited, &UnreachableError{cfg.Brokers, time.Since(began), watch.lastError()}
+		if connect > 0 && (late || time.Since(began) > connect) && !watch.EverConnected() {
+			return topicInfo{}, waited, &kafka.UnreachableError{Brokers: cfg.Brokers, Waited: time.Since(began), Err: watch.LastError()}
 		}
 		pause := topicRetry
 		code, answered := errors.AsType[*kerr.Error](err)
@@ -194,79 +173,4 @@ func listOffsets(ctx context.Context, cfg *Config, list func(context.Context, ..
 		case <-time.After(offsetRetry):
 		}
 	}
-}
-
-// brokerWatch is a hook of the client that tells, once each, that a broker is
-// away and that it is back.
-type brokerWatch struct {
-	log zerolog.Logger
-
-	mu        sync.Mutex
-	connected bool                 // some broker has answered
-	away      map[string]time.Time // since when, by address; zero: never seen
-	last      error                // of the last failed connection
-}
-
-func newBrokerWatch(log zerolog.Logger) *brokerWatch {
-	return &brokerWatch{log: log, away: make(map[string]time.Time)}
-}
-
-// OnBrokerConnect implements kgo.HookBrokerConnect.
-func (w *brokerWatch) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
-	if errors.Is(err, context.Canceled) || errors.Is(err, kgo.ErrClientClosed) {
-		return
-	}
-	addr := net.JoinHostPort(meta.Host, strconv.Itoa(int(meta.Port)))
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	since, wasAway := w.away[addr]
-	if err == nil {
-		w.connected = true
-		delete(w.away, addr)
-		if !since.IsZero() {
-			w.log.Warn().Str("broker", addr).Stringer("away", time.Since(since).Round(time.Millisecond)).Msg("the broker is back")
-		}
-		return
-	}
-	w.last = err
-	switch {
-	case wasAway:
-	case !w.connected: // the first connection has a message of its own
-		w.away[addr] = time.Time{}
-	default:
-		w.away[addr] = time.Now()
-		w.log.Warn().Str("broker", addr).Err(err).Msg("the broker is away, waiting for it")
-	}
-}
-
-func (w *brokerWatch) everConnected() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.connected
-}
-
-func (w *brokerWatch) lastError() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.last
-}
-
-// clientLog passes what the Kafka client has to say on to the log, at debug
-// level: what matters to a user is told by this package.
-type clientLog struct{ log zerolog.Logger }
-
-// Level implements kgo.Logger.
-func (l clientLog) Level() kgo.LogLevel {
-	switch {
-	case l.log.GetLevel() <= zerolog.TraceLevel:
-		return kgo.LogLevelDebug
-	case l.log.GetLevel() <= zerolog.DebugLevel:
-		return kgo.LogLevelInfo
-	}
-	return kgo.LogLevelNone
-}
-
-// Log implements kgo.Logger.
-func (l clientLog) Log(_ kgo.LogLevel, msg string, keyvals ...any) {
-	l.log.Debug().Fields(keyvals).Msg("kafka client: " + msg)
 }

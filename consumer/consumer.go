@@ -19,6 +19,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"mft/internal/kafka"
+
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -69,12 +71,12 @@ func (c *Config) check() error {
 }
 
 // clientOptions are the options of every client that this package makes.
-func (c *Config) clientOptions(watch *brokerWatch) []kgo.Opt {
+func (c *Config) clientOptions(watch *kafka.Watch) []kgo.Opt {
 	return []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID(c.ClientID),
 		kgo.WithHooks(watch),
-		kgo.WithLogger(clientLog{c.Logger}),
+		kgo.WithLogger(kafka.Log{Logger: c.Logger}),
 		kgo.DisableClientMetrics(),
 		kgo.RetryBackoffFn(retryBackoff),
 		kgo.MetadataMinAge(metadataMinAge),

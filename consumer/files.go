@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"mft/internal/kafka"
 )
 
 // DefaultAbandonAfter is how long a transfer without its end is waited for.
@@ -66,7 +68,7 @@ func ReceiveFiles(ctx context.Context, cfg FilesConfig) (Summary, error) {
 	}
 	report := &reporter{events: cfg.Events}
 	placer := newPlacer(ctx, cfg.Logger, target, report)
-	r := &receiver{cfg: &cfg, target: target, placer: placer, report: report, watch: newBrokerWatch(cfg.Logger)}
+	r := &receiver{cfg: &cfg, target: target, placer: placer, report: report, watch: kafka.NewWatch(cfg.Logger)}
 	err = r.run(ctx)
 	placer.close()
 	err = errors.Join(err, target.close())
@@ -90,7 +92,7 @@ type receiver struct {
 	target *target
 	placer *placer
 	report *reporter
-	watch  *brokerWatch
+	watch  *kafka.Watch
 }
 
 var (

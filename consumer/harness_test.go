@@ -32,8 +32,8 @@ type sender struct {
 	topic   string
 }
 
-// kafka starts another Kafka: kfake, on a real socket.
-func kafka(t testing.TB) []string {
+// otherKafka starts another Kafka: kfake, on a real socket.
+func otherKafka(t testing.TB) []string {
 	t.Helper()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
 	if err != nil {
@@ -52,7 +52,7 @@ func onBoth(t *testing.T, test func(t *testing.T, brokers []string)) {
 	})
 	t.Run("kafka", func(t *testing.T) {
 		t.Parallel()
-		test(t, kafka(t))
+		test(t, otherKafka(t))
 	})
 }
 

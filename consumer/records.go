@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"mft/internal/kafka"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -50,7 +52,7 @@ func ReadRecords(ctx context.Context, cfg RecordsConfig, w io.Writer) (int64, er
 	if cfg.Partition != nil && cfg.Group != "" {
 		return 0, errors.New("a group hands out partitions by itself: name a partition or a group, not both")
 	}
-	r := &reader{cfg: &cfg, watch: newBrokerWatch(cfg.Logger), out: w}
+	r := &reader{cfg: &cfg, watch: kafka.NewWatch(cfg.Logger), out: w}
 	var err error
 	for again := true; again; {
 		err = r.session(ctx)
@@ -74,7 +76,7 @@ var errOutput = errors.New("writing records")
 // reader reads records in sessions; a new one begins when the topic was made anew.
 type reader struct {
 	cfg     *RecordsConfig
-	watch   *brokerWatch
+	watch   *kafka.Watch
 	out     io.Writer
 	buf     []byte
 	written int64

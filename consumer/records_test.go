@@ -236,7 +236,7 @@ func testReadAsAGroup(t *testing.T, brokers []string) {
 
 func TestReaderGoesAway(t *testing.T) {
 	t.Parallel()
-	s := newSender(t, kafka(t), "pipe", 1)
+	s := newSender(t, otherKafka(t), "pipe", 1)
 	s.fill(0, 10, 1)
 	out, in, err := os.Pipe()
 	if err != nil {

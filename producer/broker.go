@@ -4,16 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"strconv"
-	"strings"
-	"sync"
 	"time"
 
-	"github.com/rs/zerolog"
+	"mft/internal/kafka"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -24,23 +21,6 @@ const (
 	configTimeout   = 10 * time.Second      // for the topic's settings, which we can do without
 	defaultMaxBatch = 1048588               // Kafka's max.message.bytes when nothing is configured
 )
-
-// UnreachableError tells that no broker answered in time.
-type UnreachableError struct {
-	Brokers []string
-	Waited  time.Duration
-	Err     error // of the last attempt; may be nil
-}
-
-func (e *UnreachableError) Error() string {
-	text := fmt.Sprintf("no broker at %s answered within %s", strings.Join(e.Brokers, ", "), e.Waited.Round(time.Millisecond))
-	if e.Err != nil {
-		text += " (" + e.Err.Error() + ")"
-	}
-	return text
-}
-
-func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // TopicError tells that the topic cannot be sent to.
 type TopicError struct {
@@ -105,10 +85,10 @@ func (p *Producer) awaitTopic(ctx context.Context) (int32, error) {
 		defer cancel()
 	}
 	hint := time.AfterFunc(hintAfter, func() {
-		if p.watch.everConnected() {
+		if p.watch.EverConnected() {
 			return
 		}
-		event := p.log.Warn().Strs("brokers", p.cfg.Brokers).AnErr("error", p.watch.lastError())
+		event := p.log.Warn().Strs("brokers", p.cfg.Brokers).AnErr("error", p.watch.LastError())
 		if p.cfg.ConnectTimeout > 0 {
 			event = event.Stringer("giving_up_after", p.cfg.ConnectTimeout)
 		}
@@ -137,11 +117,11 @@ func (p *Producer) awaitTopic(ctx context.Context) (int32, error) {
 			if answer != nil {
 				return 0, &TopicError{p.cfg.Topic, answer}
 			}
-			last := p.watch.lastError()
+			last := p.watch.LastError()
 			if last == nil && !errors.Is(err, context.DeadlineExceeded) {
 				last = err
 			}
-			return 0, &UnreachableError{p.cfg.Brokers, time.Since(began), last}
+			return 0, &kafka.UnreachableError{Brokers: p.cfg.Brokers, Waited: time.Since(began), Err: last}
 		case !answered: // the client has retried on its own
 		case code == kerr.UnknownTopicOrPartition, kerr.IsRetriable(code): // being created, or without a leader
 			if created.IsZero() {
@@ -210,81 +190,4 @@ func (p *Producer) maxMessageBytes(ctx context.Context) int32 {
 	p.log.Debug().Err(err).Str("topic", p.cfg.Topic).Int("max_message_bytes", defaultMaxBatch).
 		Msg("the topic's settings are not to be had, assuming Kafka's default")
 	return defaultMaxBatch
-}
-
-// brokerWatch is a hook of the client that tells, once each, that a broker is
-// away and that it is back.
-type brokerWatch struct {
-	log zerolog.Logger
-
-	mu        sync.Mutex
-	connected bool                 // some broker has answered
-	away      map[string]time.Time // since when, by address
-	last      error                // of the last failed connection
-}
-
-func newBrokerWatch(log zerolog.Logger) *brokerWatch {
-	return &brokerWatch{log: log, away: make(map[string]time.Time)}
-}
-
-// OnBrokerConnect implements kgo.HookBrokerConnect.
-func (w *brokerWatch) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
-	if errors.Is(err, context.Canceled) || errors.Is(err, kgo.ErrClientClosed) {
-		return
-	}
-	addr := net.JoinHostPort(meta.Host, strconv.Itoa(int(meta.Port)))
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	since, wasAway := w.away[addr]
-	switch {
-	case err == nil:
-		w.connected = true
-		delete(w.away, addr)
-		if wasAway && !since.IsZero() {
-			w.log.Warn().Str("broker", addr).Stringer("away", time.Since(since).Round(time.Millisecond)).Msg("the broker is back")
-		}
-	default:
-		w.last = err
-		if wasAway {
-			return
-		}
-		if !w.connected { // the first connection has a message of its own
-			w.away[addr] = time.Time{}
-			return
-		}
-		w.away[addr] = time.Now()
-		w.log.Warn().Str("broker", addr).Err(err).Msg("the broker is away, waiting for it")
-	}
-}
-
-func (w *brokerWatch) everConnected() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.connected
-}
-
-func (w *brokerWatch) lastError() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.last
-}
-
-// clientLog passes what the Kafka client has to say on to the log, at debug
-// level: what matters to a user, brokerWatch and the callers tell.
-type clientLog struct{ log zerolog.Logger }
-
-// Level implements kgo.Logger.
-func (l clientLog) Level() kgo.LogLevel {
-	switch {
-	case l.log.GetLevel() <= zerolog.TraceLevel:
-		return kgo.LogLevelDebug
-	case l.log.GetLevel() <= zerolog.DebugLevel:
-		return kgo.LogLevelInfo
-	}
-	return kgo.LogLevelNone
-}
-
-// Log implements kgo.Logger.
-func (l clientLog) Log(_ kgo.LogLevel, msg string, keyvals ...any) {
-	l.log.Debug().Fields(keyvals).Msg("kafka client: " + msg)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"mft/internal/kafka"
 	"mft/producer"
 	"mft/protocol"
 )
@@ -417,7 +418,7 @@ func TestNobodyThere(t *testing.T) {
 	file := writeFile(t, filepath.Join(t.TempDir(), "file"), nil)
 	p := newProducer(t, []string{"127.0.0.1:1"}, func(c *producer.Config) { c.ConnectTimeout = 200 * time.Millisecond })
 	_, err := p.SendFiles(t.Context(), []string{file}, producer.FileOptions{})
-	if e, ok := errors.AsType[*producer.UnreachableError](err); !ok || e.Err == nil || !strings.Contains(err.Error(), "127.0.0.1:1") {
+	if e, ok := errors.AsType[*kafka.UnreachableError](err); !ok || e.Err == nil || !strings.Contains(err.Error(), "127.0.0.1:1") {
 		t.Errorf("%v", err)
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"mft/internal/kafka"
 	"mft/protocol"
 )
 
@@ -94,7 +95,7 @@ type Producer struct {
 	cfg     Config
 	log     zerolog.Logger
 	client  *kgo.Client
-	watch   *brokerWatch
+	watch   *kafka.Watch
 	buffers bufferPool
 
 	topic    topicFacts   // what connect learned; zero until then
@@ -124,7 +125,7 @@ func New(cfg Config) (*Producer, error) {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = DefaultConnectTimeout
 	}
-	p := &Producer{cfg: cfg, log: cfg.Logger, watch: newBrokerWatch(cfg.Logger)}
+	p := &Producer{cfg: cfg, log: cfg.Logger, watch: kafka.NewWatch(cfg.Logger)}
 	p.maxBatch.Store(defaultMaxBatch)
 
 	opts, err := p.clientOptions()
@@ -153,7 +154,7 @@ func (p *Producer) clientOptions() ([]kgo.Opt, error) {
 		kgo.SeedBrokers(p.cfg.Brokers...),
 		kgo.ClientID(p.cfg.ClientID),
 		kgo.WithHooks(p.watch),
-		kgo.WithLogger(clientLog{p.log}),
+		kgo.WithLogger(kafka.Log{Logger: p.log}),
 		kgo.DisableClientMetrics(),
 		kgo.DefaultProduceTopic(p.cfg.Topic),
 		kgo.AllowAutoTopicCreation(),

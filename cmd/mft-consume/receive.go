@@ -15,6 +15,7 @@ import (
 	"mft/consumer"
 	"mft/internal/command"
 	"mft/internal/config"
+	"mft/internal/kafka"
 	"mft/internal/terminal"
 )
 
@@ -136,10 +137,10 @@ func (r *runner) receiveAll(ctx context.Context, destinations []config.Transfer,
 	return total, err
 }
 
-// hinted marks errors that say themselves what to do.
+// hinted adds what to do.
 func hinted(err error) error {
-	if e, ok := errors.AsType[*consumer.UnreachableError](err); ok {
-		return command.Hintf(fmt.Errorf("no broker at %v answered in time", e.Brokers), "start mft-broker there, or name the broker with -b HOST:PORT")
+	if _, ok := errors.AsType[*kafka.UnreachableError](err); ok {
+		return command.Hintf(err, "start mft-broker there, or name the broker with -b HOST:PORT")
 	}
 	return err
 }

@@ -12,6 +12,7 @@ import (
 
 	"mft/internal/command"
 	"mft/internal/config"
+	"mft/internal/kafka"
 	"mft/internal/terminal"
 	"mft/producer"
 )
@@ -49,7 +50,7 @@ func with(cfg producer.Config, send func(p *producer.Producer) (producer.Summary
 	}
 	sum, err := send(p)
 	err = errors.Join(err, p.Close())
-	if _, ok := errors.AsType[*producer.UnreachableError](err); ok {
+	if _, ok := errors.AsType[*kafka.UnreachableError](err); ok {
 		err = command.Hintf(err, "start mft-broker there, or name the broker with -b HOST:PORT")
 	}
 	if _, ok := errors.AsType[*producer.ArgumentError](err); ok {

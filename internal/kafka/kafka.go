@@ -1,0 +1,115 @@
+// Package kafka is what mft's producers and consumers have in common as
+// clients of a broker: what they say when it is away, and back, and where the
+// Kafka client's own log goes.
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// UnreachableError tells that no broker answered in time. The commands add
+// what to do.
+type UnreachableError struct {
+	Brokers []string
+	Waited  time.Duration
+	Err     error // of the last attempt; may be nil
+}
+
+func (e *UnreachableError) Error() string {
+	text := fmt.Sprintf("no broker at %s answered within %s", strings.Join(e.Brokers, ", "), e.Waited.Round(time.Millisecond))
+	if e.Err != nil {
+		text += " (" + e.Err.Error() + ")"
+	}
+	return text
+}
+
+// Unwrap returns the error of the last attempt.
+func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// Watch is a hook of the client that tells, once each, that a broker is
+// away and that it is back.
+type Watch struct {
+	log zerolog.Logger
+
+	mu        sync.Mutex
+	connected bool                 // some broker has answered
+	away      map[string]time.Time // since when, by address; zero: never seen
+	last      error                // of the last failed connection
+}
+
+// NewWatch returns a Watch that tells log.
+func NewWatch(log zerolog.Logger) *Watch {
+	return &Watch{log: log, away: make(map[string]time.Time)}
+}
+
+// OnBrokerConnect implements kgo.HookBrokerConnect.
+func (w *Watch) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, kgo.ErrClientClosed) {
+		return
+	}
+	addr := net.JoinHostPort(meta.Host, strconv.Itoa(int(meta.Port)))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	since, wasAway := w.away[addr]
+	if err == nil {
+		w.connected = true
+		delete(w.away, addr)
+		if !since.IsZero() {
+			w.log.Warn().Str("broker", addr).Stringer("away", time.Since(since).Round(time.Millisecond)).Msg("the broker is back")
+		}
+		return
+	}
+	w.last = err
+	switch {
+	case wasAway:
+	case !w.connected: // the first connection has a message of its own
+		w.away[addr] = time.Time{}
+	default:
+		w.away[addr] = time.Now()
+		w.log.Warn().Str("broker", addr).Err(err).Msg("the broker is away, waiting for it")
+	}
+}
+
+// EverConnected reports whether any broker was ever reached.
+func (w *Watch) EverConnected() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.connected
+}
+
+// LastError is why the last failed connection failed; nil when none did.
+func (w *Watch) LastError() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.last
+}
+
+// Log passes what the Kafka client has to say on to the log, at debug
+// level: what matters to a user is told by Watch and by the callers.
+type Log struct{ Logger zerolog.Logger }
+
+// Level implements kgo.Logger.
+func (l Log) Level() kgo.LogLevel {
+	switch {
+	case l.Logger.GetLevel() <= zerolog.TraceLevel:
+		return kgo.LogLevelDebug
+	case l.Logger.GetLevel() <= zerolog.DebugLevel:
+		return kgo.LogLevelInfo
+	}
+	return kgo.LogLevelNone
+}
+
+// Log implements kgo.Logger.
+func (l Log) Log(_ kgo.LogLevel, msg string, keyvals ...any) {
+	l.Logger.Debug().Fields(keyvals).Msg("kafka client: " + msg)
+}
