@@ -1,0 +1,89 @@
+package bench
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"mft/broker"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// startBroker starts a broker and returns a configuration for it.
+func startBroker(t *testing.T) Config {
+	t.Helper()
+	cfg := broker.DefaultConfig()
+	cfg.Data, cfg.Listeners = filepath.Join(t.TempDir(), "data"), []broker.Listener{{Addr: "127.0.0.1:0"}}
+	b, err := broker.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- b.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return Config{Brokers: []string{b.Addrs()[0].String()}, Topic: "bench"}
+}
+
+func testContext(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestEveryRecordIsCounted(t *testing.T) {
+	cfg, ctx := startBroker(t), testContext(t)
+	if err := CreateTopic(ctx, cfg, 3, -1, map[string]string{"write.caching": "true"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Consume(ctx, cfg); err == nil {
+		t.Error("reading an empty topic is no error")
+	}
+	cfg.Clients = 2
+	sent, err := Produce(ctx, ProduceConfig{Config: cfg, Size: 100, Records: 5001, Random: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sent.Records != 5001 || sent.Bytes != 500_100 || sent.Acks.Count != 5001 || sent.PerSecond <= 0 {
+		t.Errorf("produced %+v, acks %+v", sent, sent.Acks)
+	}
+	timed, err := Produce(ctx, ProduceConfig{Config: cfg, Size: 100, Duration: 50 * time.Millisecond})
+	if err != nil || timed.Records == 0 {
+		t.Fatalf("produced for a while: %+v %v", timed, err)
+	}
+	read, err := Consume(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Each of the two clients reads all of it.
+	if want := 2 * (sent.Records + timed.Records); read.Records != want || read.Bytes != 100*want {
+		t.Errorf("consumed %+v, want %d records", read, want)
+	}
+}
+
+func TestLatencyCountsEveryRecord(t *testing.T) {
+	cfg, ctx := startBroker(t), testContext(t)
+	if err := CreateTopic(ctx, cfg, 1, -1, nil); err != nil {
+		t.Fatal(err)
+	}
+	l, err := EndToEnd(ctx, LatencyConfig{Config: cfg, Size: 64, Rate: 500, Duration: 400 * time.Millisecond, WarmUp: 100 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Count != 200 || l.Min <= 0 || l.P50 < l.Min || l.Max < l.P9999 {
+		t.Errorf("%+v", l)
+	}
+	if _, err := EndToEnd(ctx, LatencyConfig{Config: cfg, Size: 8, Rate: 500, Duration: time.Second}); err == nil {
+		t.Error("records without room for the time are no error")
+	}
+}
