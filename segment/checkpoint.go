@@ -24,10 +24,15 @@ type checkpoint struct {
 	store *Store
 	snap  snapshot
 	old   *journal // to be closed; nil when the generation has not changed
+	last  bool     // the store is being closed
 }
 
 // checkpointSyncs is how many fdatasyncs of a checkpoint run at a time. With more, those that acks wait for would take longer.
 const checkpointSyncs = 4
+
+// fewEntries is how many entries of an index a checkpoint leaves in memory, unless it is the last: two more files to be written for each of a
+// thousand logs cost more than it costs a reader after a crash to walk over the batches between them.
+const fewEntries = 60
 
 // begin does steps 1 and 2.
 func (m *metadata) begin() (*checkpoint, error) {
@@ -88,7 +93,7 @@ func (c *checkpoint) write() error {
 	group.SetLimit(checkpointSyncs)
 	for _, l := range logs {
 		group.Go(func() error {
-			p, ok, err := l.checkpoint()
+			p, ok, err := l.checkpoint(c.last)
 			if ok {
 				mu.Lock()
 				c.snap.logs = append(c.snap.logs, p)
@@ -117,7 +122,7 @@ func (s *Store) known() (logs []*Log, points []logPoint) {
 }
 
 // checkpoint makes the log durable and returns its point; ok is false when it was closed.
-func (l *Log) checkpoint() (p logPoint, ok bool, err error) {
+func (l *Log) checkpoint(last bool) (p logPoint, ok bool, err error) {
 	now := l.store.clock()
 	l.mu.Lock()
 	if l.closed {
@@ -128,15 +133,22 @@ func (l *Log) checkpoint() (p logPoint, ok bool, err error) {
 	l.producers.expire(now.Add(-producerExpiry).UnixMilli())
 	p = logPoint{
 		id: l.id, start: l.start, base: seg.base, position: seg.size, offset: l.end.offset,
-		offsets:  seg.indexes.offsets.stored + len(seg.indexes.offsets.tail),
-		times:    seg.indexes.times.stored + len(seg.indexes.times.tail),
+		offsets: seg.indexes.offsets.stored, times: seg.indexes.times.stored,
 		unmarked: seg.indexes.unmarked, max: seg.indexes.max, lastTime: seg.indexes.lastTime,
 		epochs: l.epochs.clone(), producers: l.producers.clone(),
+	}
+	entries := len(seg.indexes.offsets.tail)
+	store := last || entries > fewEntries
+	if store {
+		p.offsets += entries
+		p.times += len(seg.indexes.times.tail)
 	}
 	l.mu.Unlock()
 	if err := l.sync(); err != nil {
 		return p, false, err
 	}
-	l.storeIndexes(seg)
+	if store {
+		l.storeIndexes(seg)
+	}
 	return p, true, nil
 }

@@ -3,6 +3,7 @@ package segment
 import (
 	"errors"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -18,7 +19,7 @@ const (
 	maxRange = 32 << 10
 	// maxBatch is how many bytes go into the journal at a time.
 	maxBatch = 1 << 20
-	// calm is after how many batches of less than journalFrom logs the journal is no longer preferred.
+	// calm is after how many batches with less than journalFrom logs under way the journal is no longer preferred.
 	calm = 16
 	// avoidance is for how long the journal is left alone after it could not be written to.
 	avoidance = time.Second
@@ -56,9 +57,9 @@ type committer struct {
 	closed bool
 
 	journaling bool      // a worker is at a batch for the journal
-	few        int       // batches since the last that had journalFrom logs
+	few        int       // batches since there were journalFrom logs under way
 	avoid      time.Time // no journal before
-	buf        []byte    // of the worker that is journaling
+	batch      batch     // of the worker that is journaling
 
 	lazy     []*Log        // with write caching, dirty, not due yet
 	lazyWake chan struct{} // cap 1: lazy got a log
@@ -119,8 +120,8 @@ func (c *committer) push(l *Log, pending int64, urgent bool) {
 		c.large = append(c.large, l)
 	default:
 		c.urgent = append(c.urgent, l)
-		if c.journaling && c.prefersJournal() {
-			return // it is for the next batch
+		if c.journaling {
+			return // that worker looks after it
 		}
 	}
 	c.wake.Signal()
@@ -141,13 +142,6 @@ func (c *committer) prefersJournal() bool {
 	return (c.few < calm || len(c.urgent)+c.syncs >= c.from) && !c.store.journalFull.Load() && (c.avoid.IsZero() || time.Now().After(c.avoid))
 }
 
-// avoidJournal lets the journal rest for a while.
-func (c *committer) avoidJournal() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.avoid = time.Now().Add(avoidance)
-}
-
 func (c *committer) work() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -155,7 +149,7 @@ func (c *committer) work() {
 		switch {
 		case c.closed:
 			return
-		case len(c.urgent) > 0 && c.prefersJournal() && !c.journaling:
+		case len(c.urgent) > 0 && !c.journaling && c.prefersJournal():
 			c.journal()
 		case len(c.large) > 0 && c.syncs < committers:
 			c.sync(pop(&c.large), &c.syncs)
@@ -185,7 +179,15 @@ func (c *committer) sync(l *Log, count *int) {
 
 // journal makes a batch of urgent logs durable through the journal, with mu released.
 func (c *committer) journal() {
-	var batch []*Log
+	c.journaling = true
+	if c.few == 0 {
+		// Let those append again whom the last batch has woken: twice as many acks share an fdatasync then.
+		c.mu.Unlock()
+		runtime.Gosched()
+		c.mu.Lock()
+	}
+	b := &c.batch
+	b.logs = b.logs[:0]
 	var size int64
 	for len(c.urgent) > 0 && size < maxBatch {
 		l := pop(&c.urgent)
@@ -196,25 +198,23 @@ func (c *committer) journal() {
 			continue
 		}
 		l.queued = committing
-		batch, size = append(batch, l), size+pending
+		b.logs, size = append(b.logs, l), size+pending
 	}
-	if len(batch) >= c.from {
+	if len(b.logs)+c.syncs >= c.from {
 		c.few = 0
 	} else if c.few < calm {
 		c.few++
 	}
-	if len(batch) == 0 {
-		return
-	}
-	c.journaling = true
-	buf := c.buf
 	c.mu.Unlock()
-	buf = c.store.commitToJournal(batch, buf)
+	err := b.commit(c.store)
 	c.mu.Lock()
-	c.buf = buf
 	c.journaling = false
-	for _, l := range batch {
+	if err != nil {
+		c.avoid = time.Now().Add(avoidance)
+	}
+	for i, l := range b.logs {
 		c.done(l)
+		b.logs[i] = nil
 	}
 }
 

@@ -47,6 +47,13 @@ func (s *Store) Propose(ctx context.Context, entry []byte) error {
 
 // propose hands records to the goroutine that owns the journal and waits until they are durable and applied.
 func (s *Store) propose(ctx context.Context, p *proposal) error {
+	if err := s.submit(ctx, p); err != nil {
+		return err
+	}
+	return s.await(ctx, p)
+}
+
+func (s *Store) submit(ctx context.Context, p *proposal) error {
 	select {
 	case <-s.quit:
 		return ErrClosed
@@ -54,11 +61,16 @@ func (s *Store) propose(ctx context.Context, p *proposal) error {
 	}
 	select {
 	case s.proposals <- p:
+		return nil
 	case <-s.quit:
 		return ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// await waits for the outcome of what was submitted.
+func (s *Store) await(ctx context.Context, p *proposal) error {
 	select {
 	case err := <-p.done:
 		return err
@@ -283,6 +295,7 @@ type metadata struct {
 	preparing bool             // the next generation is being made by another goroutine
 	prepared  chan nextJournal // it puts it here; cap 1
 
+	stopping bool
 	running  bool       // a checkpoint is being written by another goroutine
 	finished chan error // it tells its outcome here; cap 1
 	waiting  []chan error
@@ -399,7 +412,7 @@ func (m *metadata) stop() error {
 	}
 	err := m.store.Err()
 	if err == nil {
-		m.retry = time.Time{}
+		m.retry, m.stopping = time.Time{}, true
 		m.checkpoint(nil)
 		err = <-m.finished
 		m.checkpointEnded(err)
@@ -444,6 +457,7 @@ func (m *metadata) checkpoint(done chan error) {
 		m.finished <- err
 		return
 	}
+	c.last = m.stopping
 	go func() { m.finished <- c.write() }()
 }
 

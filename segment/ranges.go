@@ -113,58 +113,65 @@ func (y young) append(dst []byte) ([]byte, error) {
 	return dst, err
 }
 
-// commitToJournal makes a batch of logs durable with one group of the journal. Those that cannot get into it, for whichever reason, are
-// fdatasynced. It returns the buffer for the next time.
-func (s *Store) commitToJournal(batch []*Log, buf []byte) []byte {
-	buf = buf[:0]
-	var taken []young
-	var ends []int // of the payloads in buf
-	var rest []*Log
-	for _, l := range batch {
-		y, ok := l.young()
-		if !ok {
-			rest = append(rest, l)
-			continue
-		}
-		filled, err := y.append(buf)
-		if err != nil {
-			s.log.Warn().Err(err).Str(fieldDir, l.dir).Msg("reading back what was appended failed")
-			s.releaseFile(l, y.h)
-			rest = append(rest, l)
-			continue
-		}
-		buf = filled
-		taken, ends = append(taken, y), append(ends, len(buf))
-	}
-	if len(taken) > 0 {
-		records, start := make([]record, len(ends)), 0
-		for i, end := range ends {
-			records[i] = record{recordRange, buf[start:end]}
-			start = end
-		}
-		err := s.propose(context.Background(), &proposal{records: records, done: make(chan error, 1)})
-		if err != nil {
+// batch is what a number of logs have to be made durable, on its way through the journal. It is used again and again.
+type batch struct {
+	logs    []*Log
+	taken   []young  // of those whose bytes are in records
+	records []record // one for each in taken
+	ends    []int    // of their payloads in buf
+	buf     []byte
+}
+
+// commit makes the logs durable with one group of the journal. Those that cannot get into it, for whichever reason, are fdatasynced; so are
+// all when the journal cannot be written, which is the error.
+func (b *batch) commit(s *Store) (err error) {
+	b.read(s)
+	if len(b.taken) > 0 {
+		if err = s.propose(context.Background(), &proposal{records: b.records, done: make(chan error, 1)}); err != nil {
 			s.log.Debug().Err(err).Msg("the journal took no data")
-			s.committer.avoidJournal()
 		}
-		for _, y := range taken {
-			s.releaseFile(y.log, y.h)
-			if err == nil {
-				y.log.advance(y.upTo, false)
-			} else {
-				rest = append(rest, y.log)
+	}
+	for _, y := range b.taken {
+		s.releaseFile(y.log, y.h)
+		if err == nil {
+			y.log.advance(y.upTo, false)
+		}
+	}
+	if err != nil || len(b.taken) < len(b.logs) {
+		for _, l := range b.logs {
+			if dirty, _, _ := l.dirty(); dirty && (err != nil || !slices.ContainsFunc(b.taken, func(y young) bool { return y.log == l })) {
+				commit(l)
 			}
 		}
 	}
-	for _, l := range rest {
-		if dirty, _, _ := l.dirty(); dirty {
-			commit(l)
+	clear(b.taken)
+	if cap(b.buf) > 2*maxBatch {
+		b.buf = nil
+	}
+	return err
+}
+
+// read fills the batch from the logs' files. It leaves out those that turn out to have nothing, or too much.
+func (b *batch) read(s *Store) {
+	b.taken, b.records, b.ends, b.buf = b.taken[:0], b.records[:0], b.ends[:0], b.buf[:0]
+	for _, l := range b.logs {
+		y, ok := l.young()
+		if !ok {
+			continue
 		}
+		filled, err := y.append(b.buf)
+		if err != nil {
+			s.log.Warn().Err(err).Str(fieldDir, l.dir).Msg("reading back what was appended failed, it is made durable in its place")
+			s.releaseFile(l, y.h)
+			continue
+		}
+		b.buf, b.taken, b.ends = filled, append(b.taken, y), append(b.ends, len(filled))
 	}
-	if cap(buf) > 2*maxBatch {
-		return nil
+	start := 0
+	for _, end := range b.ends {
+		b.records = append(b.records, record{recordRange, b.buf[start:end]})
+		start = end
 	}
-	return buf
 }
 
 func (s *Store) releaseFile(l *Log, h *handle) {
