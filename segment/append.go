@@ -142,15 +142,11 @@ func (l *Log) extend(list []protocol.Batch, n int64) {
 		l.producers.add(b, now)
 	}
 	l.end = mark{list[len(list)-1].LastOffset() + 1, seg, seg.size}
-	caching := l.config.WriteCaching
+	caching, pending := l.config.WriteCaching, l.pending()
 	flush := false
 	if caching {
 		if wasClean {
 			l.dirtied = time.Now()
-		}
-		pending := l.end.position
-		if l.durable.seg == seg {
-			pending -= l.durable.position
 		}
 		flush = pending >= l.config.FlushBytes
 		l.raise(l.end)
@@ -159,7 +155,7 @@ func (l *Log) extend(list []protocol.Batch, n int64) {
 	l.mu.Unlock()
 	switch {
 	case !caching || flush:
-		l.store.committer.add(l, !caching)
+		l.store.committer.add(l, pending, !caching)
 	case wasClean:
 		l.store.committer.delay(l)
 	}
@@ -198,7 +194,9 @@ func (l *Log) roll() error {
 	old.indexes.covered = old.size
 	l.segments = append(l.segments, next)
 	l.end.seg, l.end.position = next, 0
+	m := l.end
 	l.mu.Unlock()
+	l.vouch(m)
 	if err := l.store.files.put(old, h); err != nil {
 		l.store.log.Warn().Err(err).Str(fieldDir, l.dir).Msg("closing a segment's file failed")
 	}

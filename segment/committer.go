@@ -3,6 +3,7 @@ package segment
 import (
 	"errors"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -12,6 +13,16 @@ const (
 	committers = 8
 	// cachedCommitters is how many of them may be busy with logs that have write caching, whose writes are large and in no hurry.
 	cachedCommitters = 2
+	// journalFrom is from how many dirty logs on one write to the journal is cheaper than an fdatasync of each.
+	journalFrom = 4
+	// maxRange is up to how many new bytes of a log go into the journal. Writing them twice costs more than an fdatasync beyond.
+	maxRange = 32 << 10
+	// maxBatch is how many bytes go into the journal at a time.
+	maxBatch = 1 << 20
+	// calm is after how many batches with less than journalFrom logs under way the journal is no longer preferred.
+	calm = 16
+	// avoidance is for how long the journal is left alone after it could not be written to.
+	avoidance = time.Second
 )
 
 // queueState says where a log is in the committer's work. A log is there at most once.
@@ -25,15 +36,30 @@ const (
 	again                   // a worker is at it, and there is more since it began
 )
 
-// committer makes what was appended durable: its workers take the logs with something new, one each, in the order in which they came.
-// All that was appended to a log by the time a worker gets to it shares one fdatasync; what comes meanwhile, the next.
+// committer makes what was appended durable, in the order in which logs got something new. All that was appended to a log by the time a
+// worker gets to it is made durable together; what comes meanwhile, the next time.
+//
+// There are two ways. A worker takes one log and fdatasyncs its active segment: no byte is written twice, but a disk does only some
+// thousands of these a second. Or it takes all the logs that have little, and puts that into the journal, with one fdatasync for all:
+// this is chosen when several logs wait or are under way, and for a while after that was so, unless a log has so much that writing it twice
+// would cost more. One worker at a time does so, the logs that become dirty meanwhile are its next batch.
 type committer struct {
+	store *Store
+	from  int // journalFrom, other in tests
+
 	mu     sync.Mutex
 	wake   sync.Cond // on mu: there may be work, or closed is set
 	urgent []*Log    // someone may wait for these
+	large  []*Log    // for these too, but they have too much for the journal
 	cached []*Log    // with write caching, due
 	busy   int       // workers at logs from cached
+	syncs  int       // workers at logs from urgent and large, one each
 	closed bool
+
+	journaling bool      // a worker is at a batch for the journal
+	few        int       // batches since there were journalFrom logs under way
+	avoid      time.Time // no journal before
+	batch      batch     // of the worker that is journaling
 
 	lazy     []*Log        // with write caching, dirty, not due yet
 	lazyWake chan struct{} // cap 1: lazy got a log
@@ -41,10 +67,13 @@ type committer struct {
 	workers  sync.WaitGroup
 }
 
-func newCommitter() *committer {
-	c := &committer{lazyWake: make(chan struct{}, 1), quit: make(chan struct{})}
+func newCommitter(s *Store) *committer {
+	c := &committer{store: s, from: journalFrom, few: calm, lazyWake: make(chan struct{}, 1), quit: make(chan struct{})}
+	if s.o.journalFrom > 0 {
+		c.from = s.o.journalFrom
+	}
 	c.wake.L = &c.mu
-	for range committers {
+	for range committers + 1 { // one for the journal
 		c.workers.Go(c.work)
 	}
 	c.workers.Go(c.flushInTime)
@@ -61,13 +90,13 @@ func (c *committer) close() {
 	c.workers.Wait()
 }
 
-// add lets a worker make the log durable. urgent says that someone may wait for it.
-func (c *committer) add(l *Log, urgent bool) {
+// add lets a worker make the log durable, which has so many bytes that are not. urgent says that someone may wait for it.
+func (c *committer) add(l *Log, pending int64, urgent bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case l.queued == idle:
-		c.push(l, urgent)
+		c.push(l, pending, urgent)
 	case l.queued == committing:
 		l.queued = again
 	case l.queued == queuedCached && urgent:
@@ -77,17 +106,23 @@ func (c *committer) add(l *Log, urgent bool) {
 				break
 			}
 		}
-		c.push(l, true)
+		c.push(l, pending, true)
 	}
 }
 
-func (c *committer) push(l *Log, urgent bool) {
-	if urgent {
-		l.queued = queued
-		c.urgent = append(c.urgent, l)
-	} else {
+func (c *committer) push(l *Log, pending int64, urgent bool) {
+	l.queued = queued
+	switch {
+	case !urgent:
 		l.queued = queuedCached
 		c.cached = append(c.cached, l)
+	case pending > maxRange:
+		c.large = append(c.large, l)
+	default:
+		c.urgent = append(c.urgent, l)
+		if c.journaling {
+			return // that worker looks after it
+		}
 	}
 	c.wake.Signal()
 }
@@ -102,48 +137,101 @@ func pop(queue *[]*Log) *Log {
 	return l
 }
 
+// prefersJournal says how the urgent logs are to be made durable. mu is held.
+func (c *committer) prefersJournal() bool {
+	return (c.few < calm || len(c.urgent)+c.syncs >= c.from) && !c.store.journalFull.Load() && (c.avoid.IsZero() || time.Now().After(c.avoid))
+}
+
 func (c *committer) work() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for {
-		var l *Log
-		cached := false
 		switch {
 		case c.closed:
 			return
-		case len(c.urgent) > 0:
-			l = pop(&c.urgent)
+		case len(c.urgent) > 0 && !c.journaling && c.prefersJournal():
+			c.journal()
+		case len(c.large) > 0 && c.syncs < committers:
+			c.sync(pop(&c.large), &c.syncs)
+		case len(c.urgent) > 0 && c.syncs < committers && !c.prefersJournal():
+			c.sync(pop(&c.urgent), &c.syncs)
 		case len(c.cached) > 0 && c.busy < cachedCommitters:
-			l, cached = pop(&c.cached), true
-			c.busy++
+			c.sync(pop(&c.cached), &c.busy)
 		default:
 			c.wake.Wait()
-			continue
-		}
-		l.queued = committing
-		c.mu.Unlock()
-		commit(l)
-		c.mu.Lock()
-		more := l.queued == again
-		l.queued = idle
-		if cached {
-			c.busy--
-		}
-		if dirty, caching := l.dirty(); dirty && l.store.Err() == nil {
-			if more || !caching {
-				c.push(l, !caching)
-			} else {
-				c.wait(l)
-			}
-		}
-		if cached && len(c.cached) > 0 {
-			c.wake.Signal()
 		}
 	}
 }
 
-// commit makes a log durable. It is the place to choose another way when there is one: many logs with little each, in one entry of the
-// journal.
+// sync makes one log durable, with mu released. count is that of the workers that do the same.
+func (c *committer) sync(l *Log, count *int) {
+	l.queued = committing
+	*count++
+	c.mu.Unlock()
+	commit(l)
+	c.mu.Lock()
+	*count--
+	c.done(l)
+	if len(c.large)+len(c.cached)+len(c.urgent) > 0 { // the count may have been what kept others from it
+		c.wake.Signal()
+	}
+}
+
+// journal makes a batch of urgent logs durable through the journal, with mu released.
+func (c *committer) journal() {
+	c.journaling = true
+	if c.few == 0 {
+		// Let those append again whom the last batch has woken: twice as many acks share an fdatasync then.
+		c.mu.Unlock()
+		runtime.Gosched()
+		c.mu.Lock()
+	}
+	b := &c.batch
+	b.logs = b.logs[:0]
+	var size int64
+	for len(c.urgent) > 0 && size < maxBatch {
+		l := pop(&c.urgent)
+		_, pending, _ := l.dirty()
+		if pending > maxRange {
+			c.large = append(c.large, l)
+			c.wake.Signal()
+			continue
+		}
+		l.queued = committing
+		b.logs, size = append(b.logs, l), size+pending
+	}
+	if len(b.logs)+c.syncs >= c.from {
+		c.few = 0
+	} else if c.few < calm {
+		c.few++
+	}
+	c.mu.Unlock()
+	err := b.commit(c.store)
+	c.mu.Lock()
+	c.journaling = false
+	if err != nil {
+		c.avoid = time.Now().Add(avoidance)
+	}
+	for i, l := range b.logs {
+		c.done(l)
+		b.logs[i] = nil
+	}
+}
+
+// done puts a log that was made durable back into a queue when there is more.
+func (c *committer) done(l *Log) {
+	more := l.queued == again
+	l.queued = idle
+	if dirty, pending, caching := l.dirty(); dirty && c.store.Err() == nil {
+		if more || !caching {
+			c.push(l, pending, !caching)
+		} else {
+			c.wait(l)
+		}
+	}
+}
+
+// commit fdatasyncs one log.
 func commit(l *Log) {
 	if err := l.sync(); err != nil { // everyone knows already, through Store.Failed
 		l.store.log.Debug().Err(err).Str(fieldDir, l.dir).Msg("not made durable")
@@ -186,7 +274,7 @@ func (c *committer) flushInTime() {
 			if due, dirty := l.flushDue(); !dirty {
 				continue
 			} else if due <= 0 {
-				c.add(l, false)
+				c.add(l, 0, false)
 			} else {
 				left = append(left, l)
 				next = min(next, due)
@@ -199,11 +287,15 @@ func (c *committer) flushInTime() {
 	}
 }
 
-// dirty says whether the log has something to be made durable, and whether it has write caching.
-func (l *Log) dirty() (dirty, caching bool) {
+// dirty says whether the log has something to be made durable, how many bytes, and whether it has write caching.
+func (l *Log) dirty() (dirty bool, pending int64, caching bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !l.closed && l.durable.offset < l.end.offset, l.config.WriteCaching
+	dirty = !l.closed && l.durable.offset < l.end.offset
+	if dirty {
+		pending = l.pending()
+	}
+	return dirty, pending, l.config.WriteCaching
 }
 
 // flushDue returns how long until the log is to be flushed.
@@ -213,13 +305,13 @@ func (l *Log) flushDue() (due time.Duration, dirty bool) {
 	return time.Until(l.dirtied.Add(l.config.FlushInterval)), !l.closed && l.durable.offset < l.end.offset
 }
 
-// sync makes everything appended before the call durable and moves the durable offset and the high watermark. A failure is fatal for
-// the store, and has been made known through it when sync returns.
+// sync makes everything appended before the call durable in the log's own files, also what is so already in the journal, and moves the durable
+// offset and the high watermark. A failure is fatal for the store, and has been made known through it when sync returns.
 func (l *Log) sync() error {
 	l.committing.Lock()
 	defer l.committing.Unlock()
 	l.mu.Lock()
-	if l.closed || l.durable.offset >= l.end.offset {
+	if l.closed || l.synced.offset >= l.end.offset {
 		l.mu.Unlock()
 		return nil
 	}
@@ -228,28 +320,34 @@ func (l *Log) sync() error {
 	l.mu.Unlock()
 
 	err := l.store.Err()
+	named := l.named.Load()
 	if err == nil {
-		if err = errors.Join(l.syncNames(), syncData(h.file)); err != nil {
+		if !named {
+			err = l.syncNames()
+		}
+		if err = errors.Join(err, syncData(h.file)); err != nil {
 			l.store.fail(err)
 		}
 	}
-	if rerr := h.release(); rerr != nil {
-		l.store.log.Warn().Err(rerr).Str(fieldDir, l.dir).Msg("closing a segment's file failed")
+	l.store.releaseFile(l, h)
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		l.advance(m)
+	l.advance(m, true)
+	if !named {
+		l.named.Store(true)
+		l.vouch(m)
 	}
-	return err
+	return nil
 }
 
 // syncNames makes the log's directory durable, the first time that something in it is to be. committing is held.
 func (l *Log) syncNames() error {
-	if !l.notSynced {
-		return nil
-	}
-	if err := errors.Join(syncFile(l.path(metadataName)), syncDir(l.dir), syncDir(filepath.Dir(l.dir))); err != nil {
-		return err
-	}
-	l.notSynced = false
-	return nil
+	return errors.Join(syncFile(l.path(metadataName)), syncDir(l.dir), syncDir(filepath.Dir(l.dir)))
+}
+
+// vouch notes in the journal, without waiting for it, that the log's file is durable up to a mark: should it be missing at the next start, that is
+// damage.
+func (l *Log) vouch(m mark) {
+	l.store.note(record{recordRange, appendRange(nil, logRange{id: l.id, named: l.named.Load(), base: m.seg.base, position: m.position})})
 }

@@ -32,7 +32,8 @@ import (
 //
 //	kind 1  metadata: an entry of Store.Propose
 //	kind 2  epoch: leader epoch (4 bytes) of a start of the store
-//	kind 3  reserved for appended batches of a log
+//	kind 3  range: bytes appended to a log (see ranges.go)
+//	kind 4  deleted: a log that is no more (see ranges.go)
 //
 // What the wal lacks is done here: it fails to open a log with a torn tail (trimmed first), has no checksums (the CRC), returns success
 // for entries after a failed write that it never wrote (closed, cut back and opened again), and does not make its file's name durable (done at creation).
@@ -47,6 +48,8 @@ type recordKind byte
 const (
 	recordMetadata recordKind = 1
 	recordEpoch    recordKind = 2
+	recordRange    recordKind = 3
+	recordDeleted  recordKind = 4
 )
 
 // record is one record of the journal. payload aliases the buffer it was read from.
@@ -274,7 +277,7 @@ func (j *journal) write(records []record) error {
 	var w [binary.MaxVarintLen64]byte
 	j.size += int64(binary.PutUvarint(w[:], uint64(len(j.buf))) + len(j.buf))
 	j.next++
-	if cap(j.buf) > 1<<20 {
+	if cap(j.buf) > 4<<20 {
 		j.buf = nil
 	}
 	return nil

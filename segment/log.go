@@ -90,8 +90,8 @@ type mark struct {
 	position int64
 }
 
-// Log is one partition. Invariant: start <= durable <= end and start <= high watermark <= end; the high watermark is durable, or end
-// with write caching, and never goes back. All its methods may be called concurrently.
+// Log is one partition. Invariant: start <= durable <= end, synced <= durable, and start <= high watermark <= end; the high watermark is
+// durable, or end with write caching, and never goes back. What lies between synced and durable rests on the journal, and is in the active segment. All its methods may be called concurrently.
 type Log struct {
 	store *Store
 	id    LogID
@@ -99,10 +99,10 @@ type Log struct {
 
 	appending sync.Mutex // see the package comment
 	cut       bool       // a rollback failed: the active file is to be cut to its size before the next write; guarded by appending
-	notSynced bool       // the names of the directory and its first file are not durable yet; guarded by committing
 	// committing is held across an fdatasync of this log. Only the committer, rolls and checkpoints take it: it keeps them from doing
 	// the same work twice.
 	committing sync.Mutex
+	named      atomic.Bool // the names of the directory and its files are durable; set with committing held
 
 	mu        sync.Mutex
 	config    LogConfig
@@ -111,7 +111,8 @@ type Log struct {
 	segments  []*segment    // in order; the last one is active
 	start     int64         // log start offset
 	end       mark          // behind the last record
-	durable   mark          // what is known to be on stable storage ends here
+	synced    mark          // what is known to be on stable storage in the segments' files ends here
+	durable   mark          // what is so there or in the journal ends here
 	high      mark          // high watermark
 	dirtied   time.Time     // when the first byte behind durable was appended, with write caching
 	epochs    epochs
@@ -203,10 +204,9 @@ func (l *Log) SetConfig(c LogConfig) {
 	if l.config.WriteCaching {
 		l.raise(l.end)
 	}
-	dirty := l.durable.offset < l.end.offset
 	l.mu.Unlock()
-	if dirty {
-		l.store.committer.add(l, true)
+	if dirty, pending, _ := l.dirty(); dirty {
+		l.store.committer.add(l, pending, true)
 	}
 }
 
@@ -230,22 +230,27 @@ func (l *Log) raise(m mark) {
 	l.wake()
 }
 
-// advance notes that everything before m is on stable storage.
-func (l *Log) advance(m mark) {
+// advance notes that everything before m is on stable storage: in the segments' files if inFiles is set, else in the journal as far as it
+// is not there.
+func (l *Log) advance(m mark, inFiles bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if inFiles && m.offset > l.synced.offset {
+		l.synced = m
+	}
 	if m.offset > l.durable.offset {
 		l.durable = m
 		l.dirtied = time.Now()
 		l.raise(m)
 	}
+	l.checkInvariant()
 }
 
 // checkInvariant panics when the log's offsets contradict each other: going on would lose or invent records. Log.mu is held.
 func (l *Log) checkInvariant() {
-	if l.start > l.durable.offset || l.durable.offset > l.end.offset || l.durable.offset > l.high.offset || l.high.offset > l.end.offset {
-		panic(fmt.Sprintf("segment: %s: offsets out of order: start %d, durable %d, high watermark %d, end %d",
-			l.dir, l.start, l.durable.offset, l.high.offset, l.end.offset))
+	if l.start > l.durable.offset || l.synced.offset > l.durable.offset || l.durable.offset > l.end.offset || l.durable.offset > l.high.offset || l.high.offset > l.end.offset {
+		panic(fmt.Sprintf("segment: %s: offsets out of order: start %d, synced %d, durable %d, high watermark %d, end %d",
+			l.dir, l.start, l.synced.offset, l.durable.offset, l.high.offset, l.end.offset))
 	}
 }
 

@@ -21,10 +21,17 @@ const (
 	checkpointRetry = 5 * time.Second
 )
 
-// proposal is one call of Propose.
+// proposal is one call of Propose, or data of logs.
 type proposal struct {
-	entry []byte
-	done  chan error // cap 1
+	records []record
+	done    chan error // cap 1
+}
+
+func (p *proposal) size() (n int) {
+	for _, r := range p.records {
+		n += len(r.payload)
+	}
+	return n
 }
 
 // Propose writes a metadata entry to the journal, waits until it is durable, and returns what Options.Apply says of it. Concurrent calls share an
@@ -35,7 +42,18 @@ func (s *Store) Propose(ctx context.Context, entry []byte) error {
 	if len(entry) > maxEntry {
 		return fmt.Errorf("a metadata entry of %d bytes is too large, %d are allowed", len(entry), maxEntry)
 	}
-	p := &proposal{entry: entry, done: make(chan error, 1)}
+	return s.propose(ctx, &proposal{records: []record{{recordMetadata, entry}}, done: make(chan error, 1)})
+}
+
+// propose hands records to the goroutine that owns the journal and waits until they are durable and applied.
+func (s *Store) propose(ctx context.Context, p *proposal) error {
+	if err := s.submit(ctx, p); err != nil {
+		return err
+	}
+	return s.await(ctx, p)
+}
+
+func (s *Store) submit(ctx context.Context, p *proposal) error {
 	select {
 	case <-s.quit:
 		return ErrClosed
@@ -43,11 +61,16 @@ func (s *Store) Propose(ctx context.Context, entry []byte) error {
 	}
 	select {
 	case s.proposals <- p:
+		return nil
 	case <-s.quit:
 		return ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// await waits for the outcome of what was submitted.
+func (s *Store) await(ctx context.Context, p *proposal) error {
 	select {
 	case err := <-p.done:
 		return err
@@ -60,6 +83,17 @@ func (s *Store) Propose(ctx context.Context, entry []byte) error {
 		}
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// note lets a record go into the journal with the next group, without anyone waiting for it.
+func (s *Store) note(r record) {
+	s.mu.Lock()
+	s.notes = append(s.notes, r)
+	s.mu.Unlock()
+	select {
+	case s.noted <- struct{}{}:
+	default:
 	}
 }
 
@@ -87,6 +121,9 @@ func (s *Store) load() (*journal, error) {
 	j, err := s.replay(dir, snap.generation)
 	if err != nil {
 		return nil, err
+	}
+	if err := s.redo(); err != nil {
+		return nil, errors.Join(err, j.close())
 	}
 	s.epoch++
 	epoch := binary.BigEndian.AppendUint32(nil, uint32(s.epoch))
@@ -139,7 +176,8 @@ func (s *Store) create(dir string) (*snapshot, error) {
 	return snap, syncDir(filepath.Dir(s.dir))
 }
 
-// replay applies the generations of the journal from the given one on, in order, and opens the last.
+// replay applies the generations of the journal from the given one on, in order, and opens the last that has anything in it. An empty one behind
+// it was made ready for a checkpoint that did not come to it; only that one may follow a torn write.
 func (s *Store) replay(dir string, from uint64) (*journal, error) {
 	if err := removeGenerations(dir, from); err != nil { // a checkpoint did not get so far
 		return nil, err
@@ -155,6 +193,20 @@ func (s *Store) replay(dir string, from uint64) (*journal, error) {
 	}
 	if len(found) == 0 {
 		return nil, &CorruptionError{Dir: dir, Reason: fmt.Sprintf("generation %d is missing", from)}
+	}
+	for len(found) > 1 {
+		last := found[len(found)-1]
+		info, err := os.Stat(generationFile(dir, last))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("read the journal: %w", err)
+		}
+		if err == nil && info.Size() > 0 {
+			break
+		}
+		if err := os.RemoveAll(filepath.Join(dir, generationName(last))); err != nil {
+			return nil, fmt.Errorf("remove an empty generation of the journal: %w", err)
+		}
+		found = found[:len(found)-1]
 	}
 	last := found[len(found)-1]
 	for _, g := range found[:len(found)-1] {
@@ -194,6 +246,18 @@ func (s *Store) replayRecord(r record) error {
 		}
 		s.epoch = int32(binary.BigEndian.Uint32(r.payload))
 		return nil
+	case recordRange:
+		x, err := parseRange(r.payload)
+		if err == nil {
+			s.collect(x)
+		}
+		return err
+	case recordDeleted:
+		id, err := parseDeleted(r.payload)
+		if x := s.redone[id.dirName()]; err == nil && x != nil && x.id == id {
+			delete(s.redone, id.dirName())
+		}
+		return err
 	default:
 		return fmt.Errorf("a record of unknown kind %d", r.kind)
 	}
@@ -202,14 +266,15 @@ func (s *Store) replayRecord(r record) error {
 // runMetadata is the goroutine that owns the journal: it commits proposals in groups, and begins checkpoints.
 func (s *Store) runMetadata(j *journal) {
 	defer close(s.stopped)
-	m := &metadata{store: s, journal: j, finished: make(chan error, 1)}
+	m := &metadata{store: s, journal: j, finished: make(chan error, 1), prepared: make(chan nextJournal, 1)}
 	for {
 		select {
 		case p := <-s.proposals:
 			m.commit(m.gather(p))
-			if m.journal.size >= s.o.JournalBytes {
-				m.checkpoint(nil)
-			}
+			m.grown()
+		case <-s.noted:
+			m.commit(m.gather(nil))
+			m.grown()
 		case done := <-s.checkpoints:
 			m.checkpoint(done)
 		case err := <-m.finished:
@@ -227,6 +292,10 @@ type metadata struct {
 	journal *journal
 	records []record
 
+	preparing bool             // the next generation is being made by another goroutine
+	prepared  chan nextJournal // it puts it here; cap 1
+
+	stopping bool
 	running  bool       // a checkpoint is being written by another goroutine
 	finished chan error // it tells its outcome here; cap 1
 	waiting  []chan error
@@ -234,13 +303,21 @@ type metadata struct {
 	retry    time.Time    // no checkpoint before
 }
 
-// gather takes the proposals that are waiting, up to a size.
-func (m *metadata) gather(first *proposal) []*proposal {
-	group, size := []*proposal{first}, len(first.entry)
+type nextJournal struct {
+	journal *journal
+	err     error
+}
+
+// gather takes the proposals that are waiting, up to a size. first may be nil.
+func (m *metadata) gather(first *proposal) (group []*proposal) {
+	size := 0
+	if first != nil {
+		group, size = append(group, first), first.size()
+	}
 	for size < maxGroup {
 		select {
 		case p := <-m.store.proposals:
-			group, size = append(group, p), size+len(p.entry)
+			group, size = append(group, p), size+p.size()
 		default:
 			return group
 		}
@@ -248,7 +325,7 @@ func (m *metadata) gather(first *proposal) []*proposal {
 	return group
 }
 
-// commit makes a group durable, applies it, and answers.
+// commit makes a group durable, with the notes that there are, applies it, and answers.
 func (m *metadata) commit(group []*proposal) {
 	answer := func(err error) {
 		for _, p := range group {
@@ -259,27 +336,73 @@ func (m *metadata) commit(group []*proposal) {
 		answer(err)
 		return
 	}
-	m.records = m.records[:0]
+	s := m.store
+	s.mu.Lock()
+	m.records = append(m.records[:0], s.notes...)
+	s.mu.Unlock()
+	notes := len(m.records)
 	for _, p := range group {
-		m.records = append(m.records, record{recordMetadata, p.entry})
+		m.records = append(m.records, p.records...)
+	}
+	if len(m.records) == 0 {
+		return
 	}
 	err := m.journal.write(m.records)
 	clear(m.records)
 	if err == nil {
+		s.mu.Lock()
+		s.notes = slices.Delete(s.notes, 0, notes)
+		s.mu.Unlock()
 		err = m.journal.sync()
 	}
 	var storage *StorageError
 	if err != nil && !errors.As(err, &storage) {
-		m.store.fail(err)
-		err = m.store.Err()
+		s.fail(err)
+		err = s.Err()
 	}
 	if err != nil {
 		answer(err)
 		return
 	}
 	for _, p := range group {
-		p.done <- m.store.o.Apply(p.entry)
+		var err error
+		for _, r := range p.records {
+			if r.kind == recordMetadata {
+				err = s.o.Apply(r.payload)
+			}
+		}
+		p.done <- err
 	}
+}
+
+// grown sees to it that the journal stays bounded: the next generation is made ready while there is still room in this one, since
+// making it takes several fsyncs, and when this one is full a checkpoint takes it into use. When checkpoints cannot keep up with what is
+// appended, data goes elsewhere.
+func (m *metadata) grown() {
+	size, limit := m.journal.size, m.store.o.JournalBytes
+	if size >= limit/2 && !m.preparing {
+		m.preparing = true
+		j := m.journal
+		go func() {
+			next, _, err := openJournal(j.dir, j.generation+1, nil)
+			m.prepared <- nextJournal{next, err}
+		}()
+	}
+	m.store.journalFull.Store(size >= 4*limit)
+	if size >= limit {
+		m.checkpoint(nil)
+	}
+}
+
+// next returns the generation after the present one.
+func (m *metadata) next() (*journal, error) {
+	if m.preparing {
+		next := <-m.prepared
+		m.preparing = false
+		return next.journal, next.err
+	}
+	next, _, err := openJournal(m.journal.dir, m.journal.generation+1, nil)
+	return next, err
 }
 
 // stop is the end of the goroutine: the last checkpoint, and the journal is closed.
@@ -289,7 +412,7 @@ func (m *metadata) stop() error {
 	}
 	err := m.store.Err()
 	if err == nil {
-		m.retry = time.Time{}
+		m.retry, m.stopping = time.Time{}, true
 		m.checkpoint(nil)
 		err = <-m.finished
 		m.checkpointEnded(err)
@@ -299,9 +422,21 @@ func (m *metadata) stop() error {
 		case p := <-m.store.proposals:
 			p.done <- ErrClosed
 		default:
-			return errors.Join(err, m.journal.close())
+			return errors.Join(err, m.journal.close(), m.discardNext())
 		}
 	}
+}
+
+// discardNext removes a generation that was made ready in vain.
+func (m *metadata) discardNext() error {
+	if !m.preparing {
+		return nil
+	}
+	next, err := m.next()
+	if err != nil {
+		return nil // as it was not needed, and the next start takes care of what there is of it
+	}
+	return errors.Join(next.close(), os.RemoveAll(filepath.Join(next.dir, generationName(next.generation))))
 }
 
 // checkpoint begins a checkpoint, or notes that another is to follow the one that is being written. done, if not nil, is told its outcome.
@@ -322,6 +457,7 @@ func (m *metadata) checkpoint(done chan error) {
 		m.finished <- err
 		return
 	}
+	c.last = m.stopping
 	go func() { m.finished <- c.write() }()
 }
 

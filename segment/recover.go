@@ -36,6 +36,7 @@ func (s *Store) OpenLog(id LogID, config LogConfig) (*Log, error) {
 	}
 	s.logs[name] = nil
 	point, known := s.points[name]
+	done := s.redone[name]
 	s.opening.Add(1)
 	s.mu.Unlock()
 	defer s.opening.Done()
@@ -43,7 +44,10 @@ func (s *Store) OpenLog(id LogID, config LogConfig) (*Log, error) {
 	if known = known && point.id.TopicID == id.TopicID; !known {
 		point = logPoint{id: id, max: timeEntry{timestamp: -1}, lastTime: -1}
 	}
-	l, err := s.recoverLog(id, config.withDefaults(), point, known)
+	if done == nil || done.id != id {
+		done = &redo{id: id}
+	}
+	l, err := s.recoverLog(id, config.withDefaults(), point, known, done)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
@@ -52,20 +56,24 @@ func (s *Store) OpenLog(id LogID, config LogConfig) (*Log, error) {
 	}
 	s.logs[name] = l
 	delete(s.points, name)
+	delete(s.redone, name)
 	return l, nil
 }
 
-// recoverLog opens the log's directory, from the point on where the last checkpoint left it; known is false when there is no point.
-func (s *Store) recoverLog(id LogID, config LogConfig, point logPoint, known bool) (*Log, error) {
+// recoverLog opens the log's directory, from the point on where the last checkpoint left it; known is false when there is no point. done is
+// what the journal says, and has been carried out.
+func (s *Store) recoverLog(id LogID, config LogConfig, point logPoint, known bool, done *redo) (*Log, error) {
 	l := &Log{
 		store: s, id: id, dir: filepath.Join(s.dir, topicsName, id.dirName()),
 		config: config, done: make(chan struct{}),
 		start: point.start, epochs: point.epochs.clone(), producers: point.producers.clone(),
 	}
-	if err := l.openDir(known && point.offset > 0); err != nil {
+	hadRecords := known && point.offset > 0
+	l.named.Store(hadRecords || done.named)
+	if err := l.openDir(hadRecords || done.hasData()); err != nil {
 		return nil, err
 	}
-	if err := l.openSegments(point, known); err != nil {
+	if err := l.openSegments(point, known, done); err != nil {
 		if l.segments != nil && l.active().h != nil {
 			err = errors.Join(err, l.active().h.release())
 		}
@@ -112,7 +120,6 @@ func (l *Log) createMetadata() error {
 	if err := writeMetadata(l.dir, l.id.TopicID); err != nil {
 		return &StorageError{Op: "create a log", Path: l.dir, Err: err}
 	}
-	l.notSynced = true
 	return nil
 }
 
@@ -156,7 +163,7 @@ func (l *Log) listSegments() ([]*segment, error) {
 }
 
 // openSegments finds the segments, reads what is younger than the point, cuts off a torn write, and sets the log's offsets.
-func (l *Log) openSegments(point logPoint, known bool) error {
+func (l *Log) openSegments(point logPoint, known bool, done *redo) error {
 	segments, err := l.listSegments()
 	if err != nil {
 		return err
@@ -165,11 +172,14 @@ func (l *Log) openSegments(point logPoint, known bool) error {
 		return &CorruptionError{Dir: l.dir, File: logName(point.base), Offset: point.position, Reason: reason}
 	}
 	if len(segments) == 0 {
-		if point.offset > 0 {
+		if point.offset > 0 || done.hasData() {
 			return lost("all segments are missing")
 		}
 		x := newIndexes()
 		segments = []*segment{{indexes: x}}
+	}
+	if last := segments[len(segments)-1]; last.base < done.base {
+		return &CorruptionError{Dir: l.dir, File: logName(done.base), Reason: "the segment is missing that was written to last"}
 	}
 	from := 0
 	if known {
@@ -189,7 +199,7 @@ func (l *Log) openSegments(point logPoint, known bool) error {
 	l.start = max(l.start, segments[0].base)
 	l.end = mark{point.offset, segments[from], point.position}
 	for i := from; i < len(segments); i++ {
-		if err := l.recoverSegment(i, point); err != nil {
+		if err := l.recoverSegment(i, point, done); err != nil {
 			return err
 		}
 	}
@@ -201,8 +211,9 @@ func (l *Log) openSegments(point logPoint, known bool) error {
 	return nil
 }
 
-// recoverSegment reads segment i from the end of the log so far. The last one is opened for appending and what is found in it made durable.
-func (l *Log) recoverSegment(i int, point logPoint) error {
+// recoverSegment reads segment i from the end of the log so far. The last one is opened for appending and what is found in it made durable,
+// unless the journal vouches for it.
+func (l *Log) recoverSegment(i int, point logPoint, done *redo) error {
 	seg := l.segments[i]
 	last := i == len(l.segments)-1
 	if l.end.seg != seg {
@@ -211,6 +222,7 @@ func (l *Log) recoverSegment(i int, point logPoint) error {
 		}
 		l.end = mark{seg.base, seg, 0}
 	}
+	l.synced = l.end // all segments before are
 	size, from := seg.size, l.end.position
 	seg.indexes = newIndexes()
 	if from > 0 {
@@ -245,17 +257,41 @@ func (l *Log) recoverSegment(i int, point logPoint) error {
 		return errors.Join(l.corruption(seg.base, err), f.Close())
 	}
 	var d *damage
-	if errors.As(err, &d) {
+	torn := errors.As(err, &d)
+	if err != nil && !torn {
+		return err
+	}
+	vouched := int64(0)
+	if seg.base == done.base {
+		vouched = done.end
+	}
+	if seg.size < vouched {
+		reason := fmt.Sprintf("the records end here, although %d bytes were durable", vouched)
+		if torn {
+			reason += ": " + d.reason
+		}
+		return &CorruptionError{Dir: l.dir, File: logName(seg.base), Offset: seg.size, Reason: reason}
+	}
+	if torn {
 		l.recovered.Cut = size - seg.size
 		l.store.log.Warn().Str(fieldDir, l.dir).Int64(fieldBase, seg.base).Int64("bytes", l.recovered.Cut).Int64("offset", l.end.offset).
 			Str("reason", d.Error()).Msg("cut a torn write off the log")
-		err = f.Truncate(seg.size)
+		if err := f.Truncate(seg.size); err != nil {
+			return err
+		}
 	}
-	if err == nil && size > from {
-		// It may be in the page cache only, from before a kill.
-		err = syncData(f)
+	if size == from || !torn && seg.size == vouched {
+		return nil // nothing new, or it rests on the journal
 	}
-	return err
+	// It may be in the page cache only, from before a kill.
+	if !l.named.Load() {
+		if err := l.syncNames(); err != nil {
+			return err
+		}
+		l.named.Store(true)
+	}
+	l.synced = l.end
+	return syncData(f)
 }
 
 // scanTail adds the batches between the end of the log and the end of the segment's file, of the given size, to the log. A *damage error says why
@@ -277,6 +313,9 @@ func (l *Log) scanTail(f io.ReaderAt, seg *segment, size int64) error {
 		}
 		if err == nil && b.PartitionLeaderEpoch() > l.store.epoch {
 			err = &damage{at, fmt.Sprintf("a batch of leader epoch %d, later than the present %d", b.PartitionLeaderEpoch(), l.store.epoch)}
+		}
+		if n := len(l.epochs); err == nil && n > 0 && b.PartitionLeaderEpoch() < l.epochs[n-1].epoch && b.BaseOffset() > l.epochs[n-1].start {
+			err = &damage{at, fmt.Sprintf("a batch of leader epoch %d behind one of %d", b.PartitionLeaderEpoch(), l.epochs[n-1].epoch)}
 		}
 		if err != nil {
 			return err

@@ -50,7 +50,7 @@ func TestRecovery(t *testing.T) {
 	whole := copyDir(t, dir)
 	want := contents(t, l)
 	closed := func() string { closeStore(t, s); return dir }()
-	const durable = 20
+	const durable = 20 // of 40
 
 	for _, tc := range []struct {
 		name    string
@@ -99,7 +99,11 @@ func TestRecovery(t *testing.T) {
 		{"a huge length at the tail", whole, func(d string) {
 			edit(t, logFile(t, d, -1), func(b []byte) []byte { b[3*size+8] = 0x7f; return b })
 		}, 39, int64(size), false},
-		{"active segment missing", whole, func(d string) { must(t, os.Remove(logFile(t, d, -1))) }, 36, 0, false},
+		{"active segment missing", whole, func(d string) { must(t, os.Remove(logFile(t, d, -1))) }, 0, 0, true},
+		{"both segments since the checkpoint missing", whole, func(d string) {
+			must(t, os.Remove(logFile(t, d, 3)))
+			must(t, os.Remove(logFile(t, d, 2)))
+		}, 0, 0, true},
 		{"a closed segment cut", whole, func(d string) { edit(t, logFile(t, d, 2), cutBy(1)) }, 0, 0, true},
 		{"a closed segment damaged", whole, func(d string) { edit(t, logFile(t, d, 2), flipped(3*size)) }, 0, 0, true},
 		{"a closed segment missing", whole, func(d string) { must(t, os.Remove(logFile(t, d, 2))) }, 0, 0, true},
@@ -114,11 +118,6 @@ func TestRecovery(t *testing.T) {
 			must(t, os.Remove(logFile(t, d, 2)))
 			edit(t, logFile(t, d, 1), func(b []byte) []byte { return b[:(durable-12)*size-1] })
 		}, 0, 0, true},
-		{"cut at the checkpoint", whole, func(d string) {
-			must(t, os.Remove(logFile(t, d, 3)))
-			must(t, os.Remove(logFile(t, d, 2)))
-			edit(t, logFile(t, d, 1), func(b []byte) []byte { return b[:(durable-12)*size] })
-		}, durable, 0, false},
 		{"cut by a byte after a clean stop", closed, func(d string) { edit(t, logFile(t, d, -1), cutBy(1)) }, 0, 0, true},
 		{"the directory missing", whole, func(d string) {
 			must(t, os.RemoveAll(filepath.Join(d, topicsName, testTopic.dirName())))

@@ -84,11 +84,15 @@ func (s *Store) DeleteLog(id LogID) error {
 	s.mu.Unlock()
 	defer s.opening.Done()
 	err := s.deleteLog(id, l)
+	s.note(record{recordDeleted, appendLogID(nil, id)})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.logs, name)
 	if p, ok := s.points[name]; ok && p.id == id {
 		delete(s.points, name)
+	}
+	if r := s.redone[name]; r != nil && r.id == id {
+		delete(s.redone, name)
 	}
 	return err
 }
@@ -156,6 +160,11 @@ func (s *Store) RemoveOrphans(known func(LogID) bool) (strange []string, err err
 	for name, p := range s.points {
 		if !known(p.id) {
 			delete(s.points, name)
+		}
+	}
+	for name, r := range s.redone {
+		if !known(r.id) {
+			delete(s.redone, name)
 		}
 	}
 	s.mu.Unlock()

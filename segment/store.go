@@ -44,6 +44,8 @@ type Options struct {
 	CheckpointBytes int64
 	// JournalBytes is at what size of the journal a checkpoint is made. 0 means 16 MiB.
 	JournalBytes int64
+
+	journalFrom int // replaces the constant of this name when it is not 0
 }
 
 // Store is one data directory, open in this process only. Its methods may be called concurrently.
@@ -59,8 +61,10 @@ type Store struct {
 	remover   *remover
 
 	proposals   chan *proposal
+	noted       chan struct{}   // cap 1: notes got a record
 	checkpoints chan chan error // requests to the metadata goroutine, each with where to tell the outcome (cap 1, may be nil)
 	appended    atomic.Int64    // bytes since the last checkpoint began
+	journalFull atomic.Bool     // checkpoints do not keep up: data is to go elsewhere
 	quit        chan struct{}   // closed by Close
 	stopped     chan struct{}   // closed when the metadata goroutine has ended
 	stopErr     error           // of the last checkpoint and of closing the journal; valid once stopped is closed
@@ -73,6 +77,8 @@ type Store struct {
 	closed  bool
 	logs    map[string]*Log     // by directory name; nil while one is being opened
 	points  map[string]logPoint // from the snapshot, of logs that were not opened yet
+	redone  map[string]*redo    // what the journal says of logs that were not opened yet
+	notes   []record            // for the next group of the journal
 	opening sync.WaitGroup
 }
 
@@ -116,12 +122,14 @@ func Open(dir string, o Options) (s *Store, err error) {
 		failed:      make(chan struct{}),
 		logs:        map[string]*Log{},
 		points:      map[string]logPoint{},
+		redone:      map[string]*redo{},
+		noted:       make(chan struct{}, 1),
 	}
 	j, err := s.load()
 	if err != nil {
 		return nil, errors.Join(err, lock.Unlock())
 	}
-	s.committer = newCommitter()
+	s.committer = newCommitter(s)
 	s.remover = newRemover(s.log)
 	go s.runMetadata(j)
 	return s, nil

@@ -209,7 +209,7 @@ func TestRefusesDamagedDirectory(t *testing.T) {
 		{"a torn generation that is not the last", func(d string) {
 			edit(t, generationFile(filepath.Join(d, journalName), 2), cutBy(1))
 			must(t, os.Mkdir(filepath.Join(d, journalName, "3"), 0o755))
-			must(t, os.WriteFile(generationFile(filepath.Join(d, journalName), 3), nil, 0o644))
+			must(t, os.WriteFile(generationFile(filepath.Join(d, journalName), 3), []byte("the beginning of a group"), 0o644))
 		}, new(*CorruptionError)},
 		{"a newer format", func(d string) {
 			edit(t, filepath.Join(d, snapshotName), func(b []byte) []byte {

@@ -163,7 +163,7 @@ func TestFailedJournalSync(t *testing.T) {
 	must(t, err)
 	must(t, j.file.Close())
 	j.file = null
-	p := &proposal{entry: []byte("x"), done: make(chan error, 1)}
+	p := &proposal{records: []record{{recordMetadata, []byte("x")}}, done: make(chan error, 1)}
 	(&metadata{store: s, journal: j}).commit([]*proposal{p})
 	if err := <-p.done; err == nil || err != s.Err() {
 		t.Errorf("proposal: %v", err)
