@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -131,7 +133,9 @@ func (c *fakeClock) config(cfg *Config) { cfg.Clock, cfg.CleanInterval = c.now, 
 func TestDeleteRecords(t *testing.T) {
 	for _, caching := range []string{"false", "true"} {
 		var clock fakeClock
-		r := startBroker(t, clock.config, func(c *Config) { c.TopicDefaults = map[string]string{"write.caching": caching, "segment.bytes": "16384"} })
+		r := startBroker(t, clock.config, func(c *Config) {
+			c.TopicDefaults = map[string]string{"write.caching": caching, "segment.bytes": "16384"}
+		})
 		ctx := testContext(t)
 		cl := r.client(kgo.DefaultProduceTopic("t"))
 		for i := range 100 {
@@ -355,6 +359,14 @@ func TestCompactedTopic(t *testing.T) {
 		if fmt.Sprint(got) != fmt.Sprint(last) {
 			t.Fatalf("step %d: other last values", step)
 		}
+		if m, err := saramaCount(ctx, r, end); err != nil || m != n {
+			t.Errorf("step %d: sarama got %d records of %d: %v", step, m, n, err)
+		}
+		if kcat, err := exec.LookPath("kcat"); err != nil {
+			t.Log("kcat is not installed: librdkafka is not tried")
+		} else if out, err := exec.CommandContext(ctx, kcat, "-b", r.addr(), "-C", "-t", "t", "-o", "beginning", "-e", "-q", "-f", "%o\n").Output(); err != nil || strings.Count(string(out), "\n") != n {
+			t.Errorf("step %d: kcat got %d records of %d: %v", step, strings.Count(string(out), "\n"), n, err)
+		}
 		if l.Size() > size/2 || n > int(end)/2 {
 			t.Errorf("step %d: %d bytes of %d, %d records of %d are left", step, l.Size(), size, n, end)
 		}
@@ -368,6 +380,37 @@ func TestCompactedTopic(t *testing.T) {
 			size, end = max(size, l.Size()), l.EndOffset()
 		}
 	}
+}
+
+// saramaCount reads topic t with another client, from its beginning to an offset.
+func saramaCount(ctx context.Context, r *running, end int64) (n int, err error) {
+	cfg := sarama.NewConfig()
+	cfg.Version = sarama.V2_8_0_0
+	cfg.Consumer.Return.Errors = true
+	c, err := sarama.NewConsumer([]string{r.addr()}, cfg)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	p, err := c.ConsumePartition("t", 0, sarama.OffsetOldest)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	for last := int64(-1); last < end-1; n++ {
+		select {
+		case m := <-p.Messages():
+			if m.Offset <= last {
+				return n, fmt.Errorf("offset %d after %d", m.Offset, last)
+			}
+			last = m.Offset
+		case err := <-p.Errors():
+			return n, err
+		case <-ctx.Done():
+			return n, fmt.Errorf("at offset %d of %d: %w", last, end, ctx.Err())
+		}
+	}
+	return n, nil
 }
 
 // consumeTo reads topic t from its beginning up to an offset.

@@ -1,8 +1,10 @@
 package protocol
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"math"
 	"slices"
 
@@ -15,7 +17,8 @@ import (
 type Recoder struct {
 	decoders decompressor
 	zstd     *zstd.Encoder
-	body     []byte // records, decompressed or to be compressed
+	data     bytes.Buffer // records, decompressed
+	body     []byte       // records to be compressed
 	scratch  []byte
 	kept     []Record
 }
@@ -29,17 +32,50 @@ func (r *Recoder) Recompress(b Batch, codec Codec) (Batch, error) {
 	if b.Codec() == codec {
 		return b, nil
 	}
-	body := []byte(b[BatchHeaderLen:])
-	if b.Codec() != None {
-		var err error
-		if body, err = r.decoders.decompressAll(b.Codec(), body); err != nil {
-			return nil, decompressError(b.Codec(), err)
-		}
+	body, err := r.decompress(b)
+	if err != nil {
+		return nil, err
 	}
 	header := slices.Clone(b[:BatchHeaderLen])
 	attributes := uint16(b.Attributes())&^codecMask | uint16(codec)
 	binary.BigEndian.PutUint16(header[atAttributes:], attributes)
 	return r.seal(header, codec, body)
+}
+
+// decompress returns the records of a batch as they are without compression. They are valid until the next call.
+func (r *Recoder) decompress(b Batch) ([]byte, error) {
+	if b.Codec() == None {
+		return b[BatchHeaderLen:], nil
+	}
+	defer r.decoders.release()
+	if r.data.Cap() > maxKept {
+		r.data = bytes.Buffer{}
+	}
+	r.data.Reset()
+	src, err := r.decoders.open(b.Codec(), b[BatchHeaderLen:])
+	if err == nil {
+		_, err = r.data.ReadFrom(io.LimitReader(src, maxDecompressed+1))
+	}
+	if err == nil && r.data.Len() > maxDecompressed {
+		err = errTooLarge
+	}
+	if err != nil {
+		return nil, decompressError(b.Codec(), err)
+	}
+	return r.data.Bytes(), nil
+}
+
+// Records is Batch.Records, but that keys and values are only valid until the
+// next use of the Recoder.
+func (r *Recoder) Records(b Batch, yield func(Record) bool) error {
+	if err := b.checkShape(); err != nil {
+		return err
+	}
+	data, err := r.decompress(b)
+	if err != nil {
+		return err
+	}
+	return b.eachRecord(data, yield)
 }
 
 // Compact returns what is left of a batch when only the records stay for which
@@ -55,7 +91,7 @@ func (r *Recoder) Compact(b Batch, horizon int64, keep func(Record) bool) (Batch
 	r.kept = r.kept[:0]
 	defer func() { clear(r.kept) }()
 	tombstones := false
-	err := b.Records(func(rec Record) bool {
+	err := r.Records(b, func(rec Record) bool {
 		if keep(rec) {
 			r.kept = append(r.kept, rec)
 			tombstones = tombstones || rec.Value == nil
@@ -107,7 +143,7 @@ func (r *Recoder) Compact(b Batch, horizon int64, keep func(Record) bool) (Batch
 // telling what offsets and sequence numbers it took. It is memory of its own.
 func (b Batch) Emptied() Batch {
 	be := binary.BigEndian
-	e := Batch(slices.Clone(b[:BatchHeaderLen]))
+	e := slices.Clone(b[:BatchHeaderLen])
 	be.PutUint16(e[atAttributes:], uint16(b.Attributes())&^(codecMask|deleteHorizonBit))
 	be.PutUint64(e[atBaseTimestamp:], uint64(b.MaxTimestamp()))
 	be.PutUint32(e[atLength:], BatchHeaderLen-lengthCounts)

@@ -40,6 +40,11 @@ func (b Batch) Records(yield func(Record) bool) error {
 			return decompressError(b.Codec(), err)
 		}
 	}
+	return b.eachRecord(data, yield)
+}
+
+// eachRecord is Records for a batch whose records are data when decompressed.
+func (b Batch) eachRecord(data []byte, yield func(Record) bool) error {
 	c := cursor{buf: data}
 	last := int32(-1)
 	for i := range b.NumRecords() {

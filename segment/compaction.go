@@ -118,10 +118,15 @@ func (l *Log) compact(ctx context.Context, now time.Time) error {
 	if err != nil || limit == 0 || v.segments[limit-1].next <= first {
 		return err
 	}
-	limitOffset := v.segments[limit].base
+	limitOffset, dirty := v.segments[limit].base, int64(0)
+	for _, seg := range v.segments[:limit] {
+		if seg.next > first {
+			dirty += seg.size
+		}
+	}
 	c := &compaction{
 		log: l, ctx: ctx, now: now.UnixMilli(), config: v.config, recoder: l.store.cleaner.recoder,
-		keys: newOffsetMap(l.store.o.CleanerBytes), last: map[int64]lastAppend{},
+		keys: newOffsetMap(int(min(int64(l.store.o.CleanerBytes), 4*dirty))), last: map[int64]lastAppend{},
 	}
 	l.mu.Lock()
 	for id, p := range l.producers {
@@ -200,7 +205,7 @@ func (c *compaction) note(first, limit int64) error {
 				return nil
 			}
 			full := false
-			err := b.Records(func(r protocol.Record) bool {
+			err := c.recoder.Records(b, func(r protocol.Record) bool {
 				offset := b.BaseOffset() + int64(r.OffsetDelta)
 				if offset < first || r.Key == nil {
 					return true

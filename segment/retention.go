@@ -189,7 +189,10 @@ func (l *Log) removeExpired(now time.Time) error {
 	l.store.log.Info().Str(fieldDir, l.dir).Int("segments", n).Int64("start", start).Msg("deleted old segments")
 	// Oldest first: whatever a crash leaves is a log without gaps.
 	for i, seg := range gone {
-		err = errors.Join(err, l.discard(seg, removals[i]))
+		if derr := l.discard(seg, removals[i]); derr != nil { // the rest is deleted after the next start
+			err = errors.Join(err, derr)
+			break
+		}
 	}
 	if derr := syncDir(l.dir); derr != nil {
 		derr = fmt.Errorf("fsync %s: %w", l.dir, derr)
