@@ -62,6 +62,8 @@ func New(cfg Config) (*Broker, error) {
 		Restore:  b.meta.restore,
 		Apply:    b.meta.apply,
 		Snapshot: b.meta.snapshot,
+
+		CleanInterval: cfg.CleanInterval,
 	})
 	if err != nil {
 		return nil, err

@@ -36,6 +36,9 @@ type Config struct {
 	// TopicDefaults are topic configs (Kafka's names, such as
 	// "write.caching") for topics that do not set them.
 	TopicDefaults map[string]string
+	// CleanInterval is how often retention and compaction look for work; 0
+	// means every 30 s, less than 0 never.
+	CleanInterval time.Duration
 
 	// MaxFrameBytes bounds one request (Kafka's socket.request.max.bytes).
 	MaxFrameBytes int

@@ -56,6 +56,12 @@ func (c *conn) handle(req kmsg.Request, client clientInfo) kmsg.Response {
 		return b.createPartitions(ctx, req)
 	case *kmsg.DescribeConfigsRequest:
 		return b.describeConfigs(req)
+	case *kmsg.AlterConfigsRequest:
+		return b.alterConfigs(ctx, req)
+	case *kmsg.IncrementalAlterConfigsRequest:
+		return b.incrementalAlterConfigs(ctx, req)
+	case *kmsg.DeleteRecordsRequest:
+		return b.deleteRecords(ctx, req)
 
 	case *kmsg.FindCoordinatorRequest:
 		return g.findCoordinator(req, c.node())

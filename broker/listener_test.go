@@ -100,7 +100,7 @@ func TestNewSaysWhatIsWrong(t *testing.T) {
 	for name, change := range map[string]func(*Config){
 		"advertised": func(c *Config) { c.Listeners = []Listener{{Addr: "127.0.0.1:0", Advertised: "nonsense"}} },
 		"partitions": func(c *Config) { c.DefaultPartitions = -2 },
-		"config":     func(c *Config) { c.TopicDefaults = map[string]string{"retention.ms": "5"} },
+		"config":     func(c *Config) { c.TopicDefaults = map[string]string{"retention.ms": "long"} },
 		"unknown":    func(c *Config) { c.TopicDefaults = map[string]string{"no.such.config": "5"} },
 		"no data":    func(c *Config) { c.Data = "" },
 		"no address": func(c *Config) { c.Listeners = nil },

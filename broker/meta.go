@@ -30,6 +30,8 @@ type topicMeta struct {
 	ID         topicID           `json:"id"`
 	Partitions int32             `json:"partitions"`
 	Configs    map[string]string `json:"configs,omitempty"`
+	// Starts are the log start offsets that DeleteRecords has set, by partition.
+	Starts map[int32]int64 `json:"starts,omitempty"`
 }
 
 // Kinds of metadata entries. Group offsets have kinds of their own.
@@ -38,6 +40,8 @@ const (
 	kindTopicCreate     = "topic.create"
 	kindTopicDelete     = "topic.delete"
 	kindTopicPartitions = "topic.partitions"
+	kindTopicConfigs    = "topic.configs" // all that are set
+	kindTopicStarts     = "topic.starts"  // of some partitions
 	kindProducerIDs     = "producer.ids"
 )
 
@@ -114,7 +118,7 @@ func (m *metadata) apply(entry []byte) error {
 		return fmt.Errorf("metadata entry: %w", err)
 	}
 	switch e.Kind {
-	case kindClusterCreate, kindTopicCreate, kindTopicDelete, kindTopicPartitions, kindProducerIDs:
+	case kindClusterCreate, kindTopicCreate, kindTopicDelete, kindTopicPartitions, kindTopicConfigs, kindTopicStarts, kindProducerIDs:
 	default:
 		return m.offsets.apply(entry)
 	}
@@ -160,6 +164,20 @@ func (m *metadata) apply(entry []byte) error {
 		}
 		changed := *have
 		changed.Partitions = e.Topic.Partitions
+		s.Topics[have.Name] = &changed
+	case kindTopicConfigs:
+		changed := *have
+		changed.Configs = e.Topic.Configs
+		s.Topics[have.Name] = &changed
+	case kindTopicStarts:
+		changed := *have
+		changed.Starts = maps.Clone(have.Starts)
+		if changed.Starts == nil {
+			changed.Starts = map[int32]int64{}
+		}
+		for p, start := range e.Topic.Starts {
+			changed.Starts[p] = max(changed.Starts[p], start)
+		}
 		s.Topics[have.Name] = &changed
 	}
 	return nil

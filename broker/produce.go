@@ -62,7 +62,7 @@ func (c *conn) produce(req *kmsg.ProduceRequest) reply {
 				err = apiError(kerr.InvalidRequiredAcks, fmt.Sprintf("acks=%d: use -1 (all), 1 or 0", req.Acks))
 			default:
 				var a segment.Appended
-				if a, err = c.append(t, l, rp.Records); err == nil {
+				if a, err = c.append(t, l, rp.Records, p); err == nil {
 					p.BaseOffset, p.LogStartOffset = a.BaseOffset, a.StartOffset
 					waits = append(waits, appended{l, a.LastOffset + 1, p})
 				}
@@ -84,8 +84,9 @@ func (c *conn) produce(req *kmsg.ProduceRequest) reply {
 	}
 }
 
-// append checks a partition's records and appends them.
-func (c *conn) append(t *topic, l *segment.Log, records []byte) (segment.Appended, error) {
+// append checks a partition's records, makes of them what the topic's configs
+// ask for, and appends them. It sets p's log append time.
+func (c *conn) append(t *topic, l *segment.Log, records []byte, p *kmsg.ProduceResponseTopicPartition) (segment.Appended, error) {
 	batch, rest, err := protocol.NextBatch(records)
 	var bad *protocol.BatchError
 	switch {
@@ -103,12 +104,23 @@ func (c *conn) append(t *topic, l *segment.Log, records []byte) (segment.Appende
 		return segment.Appended{}, apiError(kerr.InvalidTxnState, "transactions are not supported")
 	}
 	v := validatorPool.Get().(*protocol.Validator)
-	err = v.Validate(batch)
+	if t.config.log.Compact {
+		err = v.ValidateKeyed(batch)
+	} else {
+		err = v.Validate(batch)
+	}
 	validatorPool.Put(v)
 	if err != nil {
 		return segment.Appended{}, err
 	}
-	return l.Append(batch)
+	if batch, err = t.config.convert(batch, c.b.cfg.Clock()); err != nil {
+		return segment.Appended{}, err
+	}
+	a, err := l.Append(batch)
+	if err == nil && t.config.logAppendTime {
+		p.LogAppendTime = batch.MaxTimestamp()
+	}
+	return a, err
 }
 
 // awaitDurable waits until every append is durable, and turns those that did

@@ -61,6 +61,11 @@ func (t *topics) openLogs(m *topicMeta, have []*segment.Log) (*topic, error) {
 		if err != nil {
 			return &topic{topicMeta: *m, logs: logs}, fmt.Errorf("open partition %d of topic %q: %w", p, m.Name, err)
 		}
+		if start := m.Starts[p]; start > 0 {
+			if _, err := l.SetStart(start); err != nil {
+				return &topic{topicMeta: *m, logs: append(logs, l)}, fmt.Errorf("open partition %d of topic %q: %w", p, m.Name, err)
+			}
+		}
 		logs = append(logs, l)
 	}
 	return &topic{topicMeta: *m, config: config, logs: logs}, nil

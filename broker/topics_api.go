@@ -9,8 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// CreateTopics (19), DeleteTopics (20), CreatePartitions (37) and
-// DescribeConfigs (32).
+// CreateTopics (19), DeleteTopics (20) and CreatePartitions (37).
 //
 // There is one broker, so the replication factor is 1 and a manual assignment
 // may name only it. Everything is done when the answer leaves; timeouts do
@@ -136,102 +135,4 @@ func (b *Broker) createPartitions(ctx context.Context, req *kmsg.CreatePartition
 		r.Topics = append(r.Topics, out)
 	}
 	return r
-}
-
-// kafka returns the source as DescribeConfigs numbers it.
-func (s configSource) kafka() kmsg.ConfigSource {
-	switch s {
-	case sourceTopic:
-		return kmsg.ConfigSourceDynamicTopicConfig
-	case sourceBroker:
-		return kmsg.ConfigSourceStaticBrokerConfig
-	}
-	return kmsg.ConfigSourceDefaultConfig
-}
-
-func (b *Broker) describeConfigs(req *kmsg.DescribeConfigsRequest) kmsg.Response {
-	r := req.ResponseKind().(*kmsg.DescribeConfigsResponse)
-	for _, rr := range req.Resources {
-		out := kmsg.NewDescribeConfigsResponseResource()
-		out.ResourceType, out.ResourceName = rr.ResourceType, rr.ResourceName
-		switch rr.ResourceType {
-		case kmsg.ConfigResourceTypeTopic:
-			t := b.topics.get(rr.ResourceName)
-			if t == nil {
-				out.ErrorCode = kerr.UnknownTopicOrPartition.Code
-				out.ErrorMessage = kmsg.StringPtr(fmt.Sprintf("topic %q does not exist", rr.ResourceName))
-				break
-			}
-			out.Configs = b.describeTopicConfigs(rr.ConfigNames, t.Configs, req)
-		case kmsg.ConfigResourceTypeBroker:
-			if rr.ResourceName != "" && rr.ResourceName != fmt.Sprint(nodeID) {
-				out.ErrorCode = kerr.InvalidRequest.Code
-				out.ErrorMessage = kmsg.StringPtr(fmt.Sprintf("broker %q does not exist: the only one is %d", rr.ResourceName, nodeID))
-				break
-			}
-			out.Configs = b.describeBrokerConfigs(rr.ConfigNames)
-		default:
-			out.ErrorCode = kerr.InvalidRequest.Code
-			out.ErrorMessage = kmsg.StringPtr(fmt.Sprintf("configs of %v are not kept here", rr.ResourceType))
-		}
-		r.Resources = append(r.Resources, out)
-	}
-	return r
-}
-
-func (b *Broker) describeTopicConfigs(names []string, set map[string]string, req *kmsg.DescribeConfigsRequest) []kmsg.DescribeConfigsResponseResourceConfig {
-	var configs []kmsg.DescribeConfigsResponseResourceConfig
-	for i := range topicConfigs {
-		d := &topicConfigs[i]
-		if names != nil && !slices.Contains(names, d.name) {
-			continue
-		}
-		v, source := d.value(b.cfg.TopicDefaults, set)
-		c := kmsg.NewDescribeConfigsResponseResourceConfig()
-		c.Name, c.Value, c.ConfigType = d.name, kmsg.StringPtr(v), d.typ
-		c.IsDefault, c.Source = source != sourceTopic, source.kafka()
-		if req.IncludeDocumentation {
-			c.Documentation = kmsg.StringPtr(d.doc)
-		}
-		if req.IncludeSynonyms {
-			for s := source; s >= sourceDefault; s-- {
-				maps := [...]map[string]string{sourceDefault: {d.name: d.def}, sourceBroker: b.cfg.TopicDefaults, sourceTopic: set}
-				v, ok := maps[s][d.name]
-				if !ok {
-					continue
-				}
-				syn := kmsg.NewDescribeConfigsResponseResourceConfigConfigSynonym()
-				syn.Name, syn.Value, syn.Source = d.name, kmsg.StringPtr(v), s.kafka()
-				c.ConfigSynonyms = append(c.ConfigSynonyms, syn)
-			}
-		}
-		configs = append(configs, c)
-	}
-	return configs
-}
-
-// describeBrokerConfigs shows the broker's own settings by Kafka's names.
-func (b *Broker) describeBrokerConfigs(names []string) []kmsg.DescribeConfigsResponseResourceConfig {
-	var configs []kmsg.DescribeConfigsResponseResourceConfig
-	for _, s := range []struct {
-		name, value string
-		typ         kmsg.ConfigType
-	}{
-		{"auto.create.topics.enable", fmt.Sprint(b.cfg.AutoCreateTopics), kmsg.ConfigTypeBoolean},
-		{"broker.id", fmt.Sprint(nodeID), kmsg.ConfigTypeInt},
-		{"connections.max.idle.ms", fmt.Sprint(b.cfg.IdleTimeout.Milliseconds()), kmsg.ConfigTypeLong},
-		{"log.dirs", b.cfg.Data, kmsg.ConfigTypeString},
-		{"max.connections", fmt.Sprint(b.cfg.MaxConnections), kmsg.ConfigTypeInt},
-		{"num.partitions", fmt.Sprint(b.cfg.DefaultPartitions), kmsg.ConfigTypeInt},
-		{"socket.request.max.bytes", fmt.Sprint(b.cfg.MaxFrameBytes), kmsg.ConfigTypeInt},
-	} {
-		if names != nil && !slices.Contains(names, s.name) {
-			continue
-		}
-		c := kmsg.NewDescribeConfigsResponseResourceConfig()
-		c.Name, c.Value, c.ConfigType = s.name, kmsg.StringPtr(s.value), s.typ
-		c.ReadOnly, c.Source = true, kmsg.ConfigSourceStaticBrokerConfig
-		configs = append(configs, c)
-	}
-	return configs
 }

@@ -87,6 +87,9 @@ var APIs = [...]API{
 	{Key: 20, Name: "DeleteTopics", Min: 1, Max: 6, AdvertisedMin: 1, flexible: 4, body: layout{
 		list(text).to(5), structs(nullable, uuids).from(6), int32s,
 	}},
+	{Key: 21, Name: "DeleteRecords", Min: 0, Max: 2, AdvertisedMin: 0, flexible: 2, body: layout{
+		structs(text, structs(int32s, int64s)), int32s,
+	}},
 	{Key: 22, Name: "InitProducerID", Min: 0, Max: 5, AdvertisedMin: 0, flexible: 2, body: layout{
 		nullable, int32s, int64s.from(3), int16s.from(3),
 	}},
@@ -96,11 +99,17 @@ var APIs = [...]API{
 	{Key: 32, Name: "DescribeConfigs", Min: 1, Max: 4, AdvertisedMin: 1, flexible: 4, body: layout{
 		structs(int8s, text, list(text)), int8s, int8s.from(3),
 	}},
+	{Key: 33, Name: "AlterConfigs", Min: 0, Max: 2, AdvertisedMin: 0, flexible: 2, body: layout{
+		structs(int8s, text, structs(text, nullable)), int8s,
+	}},
 	{Key: 37, Name: "CreatePartitions", Min: 0, Max: 3, AdvertisedMin: 0, flexible: 2, body: layout{
 		structs(text, int32s, structs(list(int32s))), int32s, int8s,
 	}},
 	{Key: 42, Name: "DeleteGroups", Min: 0, Max: 2, AdvertisedMin: 0, flexible: 2, body: layout{
 		list(text),
+	}},
+	{Key: 44, Name: "IncrementalAlterConfigs", Min: 0, Max: 1, AdvertisedMin: 0, flexible: 1, body: layout{
+		structs(int8s, text, structs(text, int8s, nullable)), int8s,
 	}},
 	{Key: 47, Name: "OffsetDelete", Min: 0, Max: 0, AdvertisedMin: 0, flexible: 1, body: layout{
 		text, structs(text, structs(int32s)),

@@ -197,6 +197,13 @@ func (b Batch) TimestampType() int8 {
 	return CreateTime
 }
 
+// DeleteHorizon is the time, in ms since the epoch, from which on compaction may
+// remove the batch's tombstones (records without a value); false when it is not
+// set. It is kept as the base timestamp (KIP-534).
+func (b Batch) DeleteHorizon() (ms int64, set bool) {
+	return b.BaseTimestamp(), b.Attributes()&deleteHorizonBit != 0
+}
+
 // BaseTimestamp is what the records' timestamps are counted from, in ms since
 // the epoch; -1 when there is none.
 func (b Batch) BaseTimestamp() int64 { return b.int64(atBaseTimestamp) }

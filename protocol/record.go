@@ -40,6 +40,11 @@ func (b Batch) Records(yield func(Record) bool) error {
 			return decompressError(b.Codec(), err)
 		}
 	}
+	return b.eachRecord(data, yield)
+}
+
+// eachRecord is Records for a batch whose records are data when decompressed.
+func (b Batch) eachRecord(data []byte, yield func(Record) bool) error {
 	c := cursor{buf: data}
 	last := int32(-1)
 	for i := range b.NumRecords() {
@@ -91,6 +96,8 @@ type cursor struct {
 	src    io.Reader
 	window []byte
 	before int64 // bytes consumed before buf
+	null   bool  // the last field read by bytes was null
+	noKey  bool  // the last record read had no key
 	err    error
 }
 
@@ -120,6 +127,7 @@ func (c *cursor) record(r *Record, contents bool) bool {
 	r.TimestampDelta = c.varlong()
 	r.OffsetDelta = c.varint()
 	r.Key = c.bytes(end, contents)
+	c.noKey = c.null
 	r.Value = c.bytes(end, contents)
 	count := c.varint()
 	if left := end - c.consumed(); count < 0 || int64(count) > left/2 { // a header takes at least two bytes
@@ -148,7 +156,7 @@ func (c *cursor) header(r *Record, end int64, contents bool) {
 // bytes reads a length and as many bytes; null when the length is -1.
 func (c *cursor) bytes(end int64, contents bool) []byte {
 	n := c.varint()
-	if n == -1 {
+	if c.null = n == -1; c.null {
 		return nil
 	}
 	return c.take(int64(n), end, contents)

@@ -33,7 +33,12 @@ func NewValidator() *Validator { return new(Validator) }
 //
 // The error is a *BatchError; its Code is the answer for the producer.
 // The rules are those of Kafka's LogValidator and DefaultRecordBatch.
-func (v *Validator) Validate(b Batch) error {
+func (v *Validator) Validate(b Batch) error { return v.validate(b, false) }
+
+// ValidateKeyed is Validate for a compacted topic, which takes no records without a key.
+func (v *Validator) ValidateKeyed(b Batch) error { return v.validate(b, true) }
+
+func (v *Validator) validate(b Batch, keyed bool) error {
 	if err := b.checkShape(); err != nil {
 		return err
 	}
@@ -43,7 +48,7 @@ func (v *Validator) Validate(b Batch) error {
 	if err := b.checkProducerHeader(); err != nil {
 		return err
 	}
-	latest, err := v.checkRecords(b)
+	latest, err := v.checkRecords(b, keyed)
 	if err != nil {
 		return err
 	}
@@ -94,8 +99,8 @@ func (b Batch) checkProducerHeader() error {
 	return nil
 }
 
-// checkRecords walks the records and returns their greatest timestamp.
-func (v *Validator) checkRecords(b Batch) (latest int64, err error) {
+// checkRecords walks the records and returns their greatest timestamp. keyed: each must have a key.
+func (v *Validator) checkRecords(b Batch, keyed bool) (latest int64, err error) {
 	var c cursor
 	if b.Codec() == None {
 		c.buf = b[BatchHeaderLen:]
@@ -116,6 +121,9 @@ func (v *Validator) checkRecords(b Batch) (latest int64, err error) {
 	for i := range count {
 		if !c.record(&r, false) {
 			return 0, invalid("record %d of %d: %v", i, count, c.err)
+		}
+		if keyed && c.noKey {
+			return 0, invalid("record %d of %d has no key, which a compacted topic needs", i, count)
 		}
 		if r.OffsetDelta != i {
 			return 0, invalid("record %d of %d has offset delta %d", i, count, r.OffsetDelta)

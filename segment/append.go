@@ -56,7 +56,7 @@ func (l *Log) Append(batches []byte) (Appended, error) {
 	if err != nil || a.Duplicate {
 		return a, err
 	}
-	if err := l.makeRoom(int64(len(batches)), a.LastOffset); err != nil {
+	if err := l.makeRoom(list, int64(len(batches)), a.LastOffset); err != nil {
 		return Appended{}, err
 	}
 	next := a.BaseOffset
@@ -89,13 +89,22 @@ func (l *Log) admit(list []protocol.Batch) (Appended, error) {
 	return a, nil
 }
 
-// makeRoom begins the next segment when the active one has no room for n bytes up to an offset.
-func (l *Log) makeRoom(n, last int64) error {
+// makeRoom begins the next segment when the active one has no room for the batches, n bytes up to an offset, or is too old for them.
+func (l *Log) makeRoom(list []protocol.Batch, n, last int64) error {
 	l.mu.Lock()
 	seg, limit := l.active(), l.config.SegmentBytes
 	size := seg.size
+	age := l.config.SegmentAge
 	l.mu.Unlock()
-	if size == 0 && n <= math.MaxInt32 || size+n <= limit && last-seg.base <= math.MaxInt32 {
+	fits := size+n <= limit && last-seg.base <= math.MaxInt32
+	if fits && size > 0 && age > 0 {
+		old, err := l.tooOld(seg, list, age)
+		if err != nil {
+			return err
+		}
+		fits = !old
+	}
+	if size == 0 && n <= math.MaxInt32 || fits {
 		return nil
 	}
 	if n > math.MaxInt32 {

@@ -108,6 +108,7 @@ func (c *checkpoint) write() error {
 	if err := c.snap.write(s.dir); err != nil {
 		return err
 	}
+	s.settle(c.snap.logs)
 	return removeGenerations(filepath.Join(s.dir, journalName), c.snap.generation)
 }
 

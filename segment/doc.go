@@ -11,6 +11,7 @@
 //	    00000000000000000000.log    record batches v2 back to back; the name is the first offset
 //	    00000000000000000000.index  sparse offset index (see index.go)
 //	    00000000000000000000.timeindex
+//	    cleaner-offset-checkpoint   how far compaction has come (see compaction.go)
 //
 // # Durability
 //
@@ -22,9 +23,12 @@
 // younger. Damage younger than that, in the last segment, is a torn write, and is cut off; damage anywhere else is a
 // [CorruptionError]. A failed fsync is fatal for the whole store ([Store.Failed]): after it, nobody knows what is on the disk.
 //
+// Retention and compaction (retention.go, compaction.go, swap.go) take away or replace closed segments that lie before the last checkpoint.
+//
 // # Locks
 //
 // Log.appending is held from the check of an append to the end of its one write, and across a roll: it orders offsets. Log.mu guards a
 // log's state, for a few memory accesses at a time, never across I/O; readers, waiters and the committer need only that one.
-// Order: Log.appending, Log.committing, segment.mending or committer.mu, and last Log.mu, while which nothing else is taken.
+// Log.cleaning is held while retention or compaction are at a log. Order: Log.cleaning, Log.appending, Log.committing, segment.mending or
+// committer.mu, and last Log.mu, while which nothing else is taken.
 package segment

@@ -178,7 +178,7 @@ func newIndexes() indexes {
 // one before each batch that comes more than interval bytes after the previous one.
 func (x *indexes) add(base, position int64, b protocol.Batch, size, interval int) {
 	last := uint32(b.LastOffset() - base)
-	if ts := b.MaxTimestamp(); ts > x.max.timestamp {
+	if ts := b.MaxTimestamp(); ts > x.max.timestamp && b.NumRecords() > 0 {
 		x.max = timeEntry{ts, last}
 	}
 	if x.unmarked > interval {

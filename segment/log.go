@@ -48,6 +48,25 @@ type LogConfig struct {
 	FlushInterval time.Duration
 	// FlushBytes is after how many appended bytes that is done at the latest.
 	FlushBytes int64
+
+	// SegmentAge begins the next segment when a batch's timestamp is so much later than that of the first one in the active segment (Kafka's
+	// segment.ms). 0: never.
+	SegmentAge time.Duration
+	// Delete lets RetentionTime and RetentionBytes delete whole segments from the front (Kafka's cleanup.policy=delete).
+	Delete bool
+	// RetentionTime is how old a segment's greatest timestamp may become (Kafka's retention.ms). 0: without limit.
+	RetentionTime time.Duration
+	// RetentionBytes is how many bytes of log are kept at least (Kafka's retention.bytes). 0: all.
+	RetentionBytes int64
+	// Compact keeps the last record of each key (Kafka's cleanup.policy=compact). With Delete, both happen.
+	Compact bool
+	// TombstoneRetention is how long records without a value are kept after compaction has seen them (Kafka's delete.retention.ms).
+	TombstoneRetention time.Duration
+	// MinCompactionLag is how old records must be before compaction removes any of them (Kafka's min.compaction.lag.ms).
+	MinCompactionLag time.Duration
+	// MinDirtyRatio is how much of the log must not have been compacted yet, from 0 to 1, before that is done (Kafka's
+	// min.cleanable.dirty.ratio).
+	MinDirtyRatio float64
 }
 
 func (c LogConfig) withDefaults() LogConfig {
@@ -79,6 +98,9 @@ type segment struct {
 	readers  int           // ranges that are not released yet
 	drained  chan struct{} // closed when readers reaches 0; made when the segment is deleted
 	mending  sync.Mutex    // held, without Log.mu, while the index files are written
+	retired  bool          // not in the log any more, deleted or replaced: its file has no name that can be relied upon
+	pinned   *handle       // the file, while its name is not what it should be and there may be readers
+	first    firstTime     // of the active segment, for LogConfig.SegmentAge
 }
 
 func logName(base int64) string { return fmt.Sprintf("%020d.log", base) }
@@ -122,6 +144,14 @@ type Log struct {
 	waiters   []*waiter
 	watchers  map[*Waiter]struct{}
 	recovered Recovery
+	retired   map[*segment]struct{} // not in segments any more, but still read
+	// settled is the base offset of what was the active segment at the last checkpoint that is on the disk. Retention and compaction
+	// only touch segments before it: neither snapshot nor journal say anything about those.
+	settled int64
+
+	cleaning     sync.Mutex  // held by retention and compaction, one log at a time; before appending
+	stopCleaning atomic.Bool // the log is being closed
+	cleaner      logCleaner  // guarded by cleaning
 
 	highOffset atomic.Int64 // high.offset, for those who need nothing else
 	queued     queueState   // guarded by committer.mu
@@ -271,6 +301,9 @@ func (l *Log) usable() error {
 
 // close wakes everyone and closes the files that no reader holds. The directory stays as it is.
 func (l *Log) close() error {
+	l.stopCleaning.Store(true)
+	l.cleaning.Lock()
+	defer l.cleaning.Unlock()
 	l.appending.Lock()
 	defer l.appending.Unlock()
 	l.mu.Lock()
@@ -287,7 +320,7 @@ func (l *Log) close() error {
 	l.mu.Unlock()
 	err := h.release()
 	for _, seg := range segments {
-		err = errors.Join(err, l.store.files.drop(seg))
+		err = errors.Join(err, l.store.files.drop(seg), l.unpin(seg))
 	}
 	return err
 }

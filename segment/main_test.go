@@ -23,6 +23,10 @@ func TestMain(m *testing.M) {
 		childMain()
 		return
 	}
+	if os.Getenv(cleanChildVariable) != "" {
+		cleanChildMain()
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
 

@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -86,11 +87,20 @@ func (r *Range) Release() error {
 		close(r.seg.drained)
 		r.seg.drained = nil
 	}
+	var pinned *handle
+	if r.seg.readers == 0 && r.seg.retired {
+		pinned, r.seg.pinned = r.seg.pinned, nil
+		delete(r.log.retired, r.seg)
+	}
 	r.log.mu.Unlock()
 	h := r.h
 	r.seg, r.h, r.n = nil, nil, 0
-	if h == nil {
-		return nil
+	var err error
+	if h != nil {
+		err = h.release()
 	}
-	return h.release()
+	if pinned != nil {
+		err = errors.Join(err, pinned.release())
+	}
+	return err
 }

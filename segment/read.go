@@ -79,8 +79,11 @@ func (l *Log) open(v *view, i int) {
 		v.limit, v.next = l.high.position, l.high.offset
 	}
 	v.log, v.seg = l, seg
-	if seg.h != nil {
+	switch {
+	case seg.h != nil:
 		v.h = seg.h.acquire()
+	case seg.pinned != nil:
+		v.h = seg.pinned.acquire()
 	}
 	seg.readers++
 }
@@ -89,6 +92,14 @@ func (l *Log) open(v *view, i int) {
 func (v *view) file() (io.ReaderAt, error) {
 	if v.h == nil {
 		h, err := v.log.store.files.get(v.seg, v.log.path(logName(v.seg.base)))
+		if pinned := v.log.pinnedFile(v.seg); pinned != nil { // its name is another's by now
+			if h != nil {
+				err = errors.Join(err, h.release(), v.log.store.files.drop(v.seg))
+			} else {
+				err = nil
+			}
+			h = pinned
+		}
 		if h == nil {
 			if v.log.Closed() {
 				err = ErrClosed
@@ -117,8 +128,8 @@ func (l *Log) fill(v *view, offset, maxBytes int64, atLeastOne bool) error {
 	var first batchAt
 	if v.from >= 0 {
 		first, err = headerAt(f, v.from, v.limit)
-		if err == nil && first.BaseOffset() != offset {
-			err = &damage{v.from, fmt.Sprintf("the batch here has base offset %d, not %d", first.BaseOffset(), offset)}
+		if err == nil && first.BaseOffset() < offset { // compaction leaves gaps, so it may be later
+			err = &damage{v.from, fmt.Sprintf("the batch here has base offset %d, the one before ends at %d", first.BaseOffset(), offset-1)}
 		}
 	} else {
 		first, err = l.locate(v, f, offset)
@@ -283,8 +294,9 @@ func (l *Log) mend(v *view, damaged bool) error {
 		limit = seg.size
 	}
 	seg.mended = true
+	retired := seg.retired
 	l.mu.Unlock()
-	if damaged || !mended {
+	if damaged || !mended || retired {
 		f, err := v.file()
 		if err != nil {
 			return err
@@ -295,6 +307,10 @@ func (l *Log) mend(v *view, damaged bool) error {
 		}
 		if closed {
 			x.addTime()
+		}
+		if retired { // the names of the index files are another's
+			v.offsets, v.times = indexView[offsetEntry]{tail: x.offsets.tail}, indexView[timeEntry]{tail: x.times.tail}
+			return nil
 		}
 		err = errors.Join(writeIndex(l.offsetsPath(seg), x.offsets.tail), writeIndex(l.timesPath(seg), x.times.tail))
 		if err != nil {

@@ -66,11 +66,14 @@ func (s *Store) recoverLog(id LogID, config LogConfig, point logPoint, known boo
 	l := &Log{
 		store: s, id: id, dir: filepath.Join(s.dir, topicsName, id.dirName()),
 		config: config, done: make(chan struct{}),
-		start: point.start, epochs: point.epochs.clone(), producers: point.producers.clone(),
+		start: point.start, settled: point.base, epochs: point.epochs.clone(), producers: point.producers.clone(),
 	}
 	hadRecords := known && point.offset > 0
 	l.named.Store(hadRecords || done.named)
 	if err := l.openDir(hadRecords || done.hasData()); err != nil {
+		return nil, err
+	}
+	if err := l.finishCleaning(); err != nil {
 		return nil, err
 	}
 	if err := l.openSegments(point, known, done); err != nil {

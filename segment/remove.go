@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -115,13 +117,20 @@ func (l *Log) drain() []<-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var waits []<-chan struct{}
-	for _, seg := range l.segments {
+	for _, seg := range slices.AppendSeq(slices.Clone(l.segments), maps.Keys(l.retired)) {
 		if seg.readers > 0 {
-			seg.drained = make(chan struct{})
-			waits = append(waits, seg.drained)
+			waits = append(waits, seg.drain())
 		}
 	}
 	return waits
+}
+
+// drain returns a channel that is closed once no range of the segment is in use any more; there are some. Log.mu is held.
+func (seg *segment) drain() <-chan struct{} {
+	if seg.drained == nil {
+		seg.drained = make(chan struct{})
+	}
+	return seg.drained
 }
 
 // deleteDir renames a log's directory so that it is not a log any more, durably, and lets the remover have it.
@@ -224,13 +233,13 @@ func parseDirName(name string) (LogID, bool) {
 	return id, err == nil && id.check() == nil && id.dirName() == name
 }
 
-// removal is a directory to be removed once nobody reads its files any more.
+// removal is a file, or a directory with its files, to be removed once nobody reads it any more.
 type removal struct {
-	dir     string
+	path    string
 	drained []<-chan struct{}
 }
 
-// remover removes directories in the background, one at a time.
+// remover removes files and directories in the background, one at a time.
 type remover struct {
 	log  zerolog.Logger
 	mu   sync.Mutex
@@ -272,11 +281,11 @@ func (r *remover) run() {
 			if !r.await(x.drained) {
 				return
 			}
-			if err := r.remove(x.dir); err != nil {
+			if err := r.remove(x.path); err != nil {
 				if errors.Is(err, ErrClosed) {
 					return
 				}
-				r.log.Warn().Err(err).Str(fieldDir, x.dir).Msg("deleted data could not be removed, it is tried again at the next start")
+				r.log.Warn().Err(err).Str(fieldDir, x.path).Msg("deleted data could not be removed, it is tried again at the next start")
 			}
 		}
 		if len(todo) > 0 {
@@ -301,12 +310,30 @@ func (r *remover) await(drained []<-chan struct{}) bool {
 	return true
 }
 
-// remove removes a directory with the files in it, large ones piece by piece.
-func (r *remover) remove(dir string) error {
-	entries, err := os.ReadDir(dir)
+// remove removes a file, or a directory with the files in it.
+func (r *remover) remove(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) { // with the directory that it was in
+		return nil
+	}
 	if err != nil {
 		return err
 	}
+	if !info.IsDir() {
+		return r.removeFiles(filepath.Dir(path), fs.FileInfoToDirEntry(info))
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return err
+	}
+	if err := r.removeFiles(path, entries...); err != nil {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// removeFiles removes files in a directory, large ones piece by piece.
+func (r *remover) removeFiles(dir string, entries ...os.DirEntry) error {
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		info, err := e.Info()
@@ -332,5 +359,5 @@ func (r *remover) remove(dir string) error {
 		default:
 		}
 	}
-	return os.Remove(dir)
+	return nil
 }

@@ -44,6 +44,11 @@ type Options struct {
 	CheckpointBytes int64
 	// JournalBytes is at what size of the journal a checkpoint is made. 0 means 16 MiB.
 	JournalBytes int64
+	// CleanInterval is how often retention and compaction look for work (see Clean). 0 means 30 s, less than 0 never.
+	CleanInterval time.Duration
+	// CleanerBytes bounds the memory in which compaction notes the last offset of each key; it goes over a log in several passes when
+	// that does not suffice. 0 means 32 MiB.
+	CleanerBytes int
 
 	journalFrom int // replaces the constant of this name when it is not 0
 }
@@ -59,6 +64,7 @@ type Store struct {
 	files     *fileCache
 	committer *committer
 	remover   *remover
+	cleaner   *cleaner
 
 	proposals   chan *proposal
 	noted       chan struct{}   // cap 1: notes got a record
@@ -102,6 +108,12 @@ func Open(dir string, o Options) (s *Store, err error) {
 	if o.JournalBytes <= 0 {
 		o.JournalBytes = DefaultJournalBytes
 	}
+	if o.CleanInterval == 0 {
+		o.CleanInterval = DefaultCleanInterval
+	}
+	if o.CleanerBytes <= 0 {
+		o.CleanerBytes = DefaultCleanerBytes
+	}
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, err
 	}
@@ -131,6 +143,7 @@ func Open(dir string, o Options) (s *Store, err error) {
 	}
 	s.committer = newCommitter(s)
 	s.remover = newRemover(s.log)
+	s.cleaner = newCleaner(s)
 	go s.runMetadata(j)
 	return s, nil
 }
@@ -218,6 +231,7 @@ func (s *Store) Close() error {
 	//    journal. An append that is on its way is recovered at the next start, as after a crash.
 	close(s.quit)
 	<-s.stopped
+	s.cleaner.close()
 	err := s.stopErr
 	// 3. The logs are closed: whoever still waits is woken.
 	for _, l := range s.openLogs() {

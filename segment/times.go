@@ -11,8 +11,13 @@ import (
 // epoch under which it was appended. offset, timestamp and epoch are -1 when there is none.
 // Errors: *CorruptionError, ErrClosed.
 func (l *Log) OffsetForTime(ts int64) (offset, timestamp int64, leaderEpoch int32, err error) {
-	bases, start := l.bases()
-	return l.firstOf(bases, start, ts)
+	for {
+		bases, start := l.bases()
+		offset, timestamp, leaderEpoch, err = l.firstOf(bases, start, ts)
+		if !errors.Is(err, errSegmentGone) {
+			return offset, timestamp, leaderEpoch, err
+		}
+	}
 }
 
 // firstOf is OffsetForTime for the segments with the given base offsets.
@@ -28,15 +33,24 @@ func (l *Log) firstOf(bases []int64, start, ts int64) (offset, timestamp int64, 
 
 // MaxTimestampOffset returns the first readable record that has the greatest timestamp of all (ListOffsets with -3), as OffsetForTime does.
 func (l *Log) MaxTimestampOffset() (offset, timestamp int64, leaderEpoch int32, err error) {
+	for {
+		offset, timestamp, leaderEpoch, err = l.maxTimestampOffset()
+		if !errors.Is(err, errSegmentGone) {
+			return offset, timestamp, leaderEpoch, err
+		}
+	}
+}
+
+func (l *Log) maxTimestampOffset() (offset, timestamp int64, leaderEpoch int32, err error) {
 	bases, start := l.bases()
 	greatest := int64(-1)
 	for _, base := range bases {
 		v, err := l.viewSegment(base)
-		if err != nil || v == nil {
-			if errors.Is(err, errSegmentGone) {
-				continue
-			}
+		if err != nil {
 			return -1, -1, -1, err
+		}
+		if v == nil {
+			continue
 		}
 		top, err := l.maxTimestamp(v)
 		if err = errors.Join(l.corruption(base, err), v.Release()); err != nil {
@@ -60,6 +74,7 @@ func (l *Log) bases() (bases []int64, start int64) {
 	return bases, l.start
 }
 
+// errSegmentGone says that retention or compaction took a segment away between two looks at the log: look again.
 var errSegmentGone = errors.New("the segment was deleted meanwhile")
 
 // viewSegment opens the segment with a base offset; errSegmentGone when it is not there any more, nil when it has nothing readable yet.
@@ -86,10 +101,7 @@ func (l *Log) viewSegment(base int64) (*view, error) {
 func (l *Log) firstSince(base, start, ts int64) (offset, timestamp int64, epoch int32, err error) {
 	none := func(err error) (int64, int64, int32, error) { return -1, -1, -1, l.corruption(base, err) }
 	v, err := l.viewSegment(base)
-	if errors.Is(err, errSegmentGone) || v == nil {
-		if errors.Is(err, errSegmentGone) {
-			err = nil
-		}
+	if err != nil || v == nil {
 		return none(err)
 	}
 	defer func() { err = errors.Join(err, v.Release()) }()
@@ -235,6 +247,8 @@ func maxTimestampFrom(f io.ReaderAt, from, limit, top int64) (int64, error) {
 		} else if err != nil {
 			return -1, err
 		}
-		top = max(top, b.MaxTimestamp())
+		if b.NumRecords() > 0 { // compaction leaves batches without
+			top = max(top, b.MaxTimestamp())
+		}
 	}
 }

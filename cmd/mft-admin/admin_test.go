@@ -73,6 +73,11 @@ func TestAnotherKafka(t *testing.T) {
 	if !strings.Contains(out, "partitions  4\n") {
 		t.Errorf("describe:\n%s", out)
 	}
+	ok("changed orders\n", "configs", "set", "orders", "retention.ms=5000", "--reset", "max.message.bytes")
+	if out := ok("orders  retention.ms  5000   topic\n", "configs", "describe", "orders"); strings.Contains(out, "max.message.bytes") {
+		t.Errorf("configs describe:\n%s", out)
+	}
+	ok("  default\n", "configs", "describe", "orders", "--all")
 	var topic topicResult
 	if err := json.Unmarshal([]byte(ok("{", "topics", "describe", "prices", "--json")), &topic); err != nil {
 		t.Fatal(err)

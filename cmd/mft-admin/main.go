@@ -1,4 +1,4 @@
-// Command mft-admin looks after topics and consumer groups, on mft's broker or
+// Command mft-admin looks after topics, their settings and consumer groups, on mft's broker or
 // on any other that speaks Kafka's protocol.
 package main
 
@@ -31,16 +31,17 @@ func newAdmin() *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
 		Use:   "mft-admin",
-		Short: "Look after topics and consumer groups, of mft-broker or of any Kafka.",
+		Short: "Look after topics, their settings and consumer groups, of mft-broker or of any Kafka.",
 		Example: `  mft-admin topics list
   mft-admin topics create orders -p 8 --config write.caching=true
+  mft-admin configs set orders retention.ms=604800000
   mft-admin groups describe mft -b broker.example:9999`,
 	}
 	flags := cmd.PersistentFlags()
 	o.ClientFlags(flags)
 	o.JSONFlag(flags, "results")
 	flags.DurationVar(&o.timeout, "timeout", 15*time.Second, "give up after this `TIME`")
-	cmd.AddCommand(newTopics(&o), newGroups(&o))
+	cmd.AddCommand(newTopics(&o), newConfigs(&o), newGroups(&o))
 	return cmd
 }
 

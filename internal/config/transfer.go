@@ -2,15 +2,21 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"path"
 	"regexp"
+	"strings"
 
 	"gopkg.in/yaml.v3"
 )
 
 // topicConfigs are the topic settings that broker.topic_defaults may hold, by
 // Kafka's names.
-var topicConfigs = []string{"write.caching", "flush.ms", "flush.bytes", "segment.bytes", "index.interval.bytes", "max.message.bytes"}
+var topicConfigs = []string{
+	"cleanup.policy", "compression.type", "delete.retention.ms", "flush.bytes", "flush.ms", "index.interval.bytes", "max.message.bytes",
+	"message.timestamp.type", "min.cleanable.dirty.ratio", "min.compaction.lag.ms", "retention.bytes", "retention.ms", "segment.bytes",
+	"segment.ms", "write.caching",
+}
 
 // readConfig reads the form of this version.
 func readConfig(r *reader, root *mapping, cfg *Config) {
@@ -71,15 +77,26 @@ func readTopicDefaults(m *mapping) map[string]string {
 	defaults := map[string]string{}
 	for _, name := range topicConfigs {
 		m.take(name, func(v value) {
-			if name == "write.caching" {
+			switch name {
+			case "write.caching":
 				defaults[name] = fmt.Sprint(v.bool())
-				return
+			case "cleanup.policy":
+				defaults[name] = strings.Join(v.strings(), ",")
+			case "compression.type":
+				defaults[name] = v.oneOf("producer", "uncompressed", "gzip", "snappy", "lz4", "zstd")
+			case "message.timestamp.type":
+				defaults[name] = v.oneOf("CreateTime", "LogAppendTime")
+			case "min.cleanable.dirty.ratio":
+				defaults[name] = v.string()
+			case "retention.bytes", "retention.ms":
+				defaults[name] = fmt.Sprint(v.int(-1, math.MaxInt64))
+			case "delete.retention.ms", "min.compaction.lag.ms":
+				defaults[name] = fmt.Sprint(v.int(0, math.MaxInt64))
+			default:
+				defaults[name] = fmt.Sprint(v.int(1, math.MaxInt64))
 			}
-			defaults[name] = fmt.Sprint(v.int(1, 1<<62))
 		})
 	}
-	m.later("retention.ms", "retention.bytes", "segment.ms", "cleanup.policy", "delete.retention.ms",
-		"min.compaction.lag.ms", "compression.type", "message.timestamp.type")
 	m.done(topicConfigs...)
 	return defaults
 }
