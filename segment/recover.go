@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -97,15 +98,42 @@ func (l *Log) openDir(hasData bool) error {
 	case hasData:
 		return err
 	}
-	// The directory's creation was cut short, before anything in it became durable. Unless there are records, do it again.
-	segments, serr := l.listSegments()
-	if serr != nil {
-		return serr
-	}
-	if slices.ContainsFunc(segments, func(seg *segment) bool { return seg.size > 0 || seg.base > 0 }) {
+	// Its content and the names here become durable before any record does (syncNames). Where a crash has left nothing of it, nothing was
+	// acknowledged yet, and what there is of records begins anew. Other content is not from a crash.
+	if damaged := (*CorruptionError)(nil); !errors.As(err, &damaged) {
 		return err
 	}
+	if text, rerr := os.ReadFile(l.path(metadataName)); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
+		return rerr
+	} else if len(bytes.Trim(text, "\x00")) > 0 {
+		return err
+	}
+	if err := l.discard(); err != nil {
+		return &StorageError{Op: "create a log", Path: l.dir, Err: err}
+	}
 	return l.createMetadata()
+}
+
+// discard removes the files of a log whose creation was cut short, for good.
+func (l *Log) discard() error {
+	entries, err := os.ReadDir(l.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		if info.Size() > 0 {
+			l.store.log.Warn().Str(fieldDir, l.dir).Str("file", e.Name()).Int64("bytes", info.Size()).
+				Msg("removed what was written to a log before its creation was complete, none of which was acknowledged")
+		}
+		if err := os.Remove(l.path(e.Name())); err != nil {
+			return err
+		}
+	}
+	return syncDir(l.dir)
 }
 
 func (l *Log) createMetadata() error {
@@ -171,6 +199,8 @@ func (l *Log) openSegments(point logPoint, known bool) error {
 		x := newIndexes()
 		segments = []*segment{{indexes: x}}
 	}
+	// A process that was killed may have left names that it had not made durable yet; those of the last checkpoint are.
+	l.notSynced = l.notSynced || !known || point.offset == 0 || segments[len(segments)-1].base != point.base
 	from := 0
 	if known {
 		from = slices.IndexFunc(segments, func(seg *segment) bool { return seg.base == point.base })
@@ -253,7 +283,7 @@ func (l *Log) recoverSegment(i int, point logPoint) error {
 	}
 	if err == nil && size > from {
 		// It may be in the page cache only, from before a kill.
-		err = syncData(f)
+		err = errors.Join(l.syncNames(), syncData(f))
 	}
 	return err
 }
