@@ -65,6 +65,12 @@ func (l *load) verify(random *rand.Rand) error {
 		wrong.add(err)
 		return wrong.error()
 	}
+	l.mu.Lock()
+	strange := slices.Clone(l.strange)
+	l.mu.Unlock()
+	for _, err := range strange { // it may explain the rest
+		wrong.add(err)
+	}
 	for at, records := range logs {
 		wrong.add(l.verifyLane(at, records, acked[at]))
 	}
@@ -75,11 +81,6 @@ func (l *load) verify(random *rand.Rand) error {
 	}
 	wrong.add(l.verifyIndexes(ctx, ends, logs, random))
 	wrong.add(l.verifyGroups(ctx, adm))
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, err := range l.strange {
-		wrong.add(err)
-	}
 	return wrong.error()
 }
 

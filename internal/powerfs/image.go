@@ -1,8 +1,14 @@
 package powerfs
 
 import (
+	"bytes"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
 )
 
 // Image is a copy of what was durable on a disk at some moment.
@@ -28,6 +34,29 @@ func (i *Image) collect(n *inode, path string) {
 	for name, below := range n.durableNames {
 		i.collect(below, filepath.Join(path, name))
 	}
+}
+
+// Disk returns a disk with the image on it, all of it durable: what a power cut would have left that keeps nothing else.
+func (i *Image) Disk(syncTime time.Duration, seed uint64) *Disk {
+	d := NewDisk(syncTime, seed)
+	made := map[string]*inode{"": d.inodes[rootNumber]}
+	for _, path := range slices.Sorted(maps.Keys(i.files)) { // a directory before what is in it
+		if path == "" {
+			continue
+		}
+		mode := uint32(syscall.S_IFDIR | 0o755)
+		if i.files[path] != nil {
+			mode = syscall.S_IFREG | 0o644
+		}
+		n := d.newInode(mode)
+		n.durable, n.data = bytes.Clone(i.files[path]), bytes.Clone(i.files[path])
+		n.least = int64(len(n.data))
+		dir, name := filepath.Split(path)
+		parent := made[strings.TrimSuffix(dir, string(filepath.Separator))]
+		parent.names[name], parent.durableNames[name] = n, n
+		made[path] = n
+	}
+	return d
 }
 
 // WriteTo writes the image into a directory of an ordinary file system, where it can be looked at.
