@@ -41,7 +41,7 @@ func errorCode(err error) (int16, *string) {
 		return batch.Code, &text
 	case errors.As(err, &damage):
 		return kerr.CorruptMessage.Code, &text
-	case errors.As(err, &storage):
+	case errors.As(err, &storage), errors.Is(err, segment.ErrFailed): // clients try again, and find the broker restarted
 		return kerr.KafkaStorageError.Code, &text
 	case errors.Is(err, segment.ErrOutOfOrderSequence):
 		return kerr.OutOfOrderSequenceNumber.Code, &text

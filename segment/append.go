@@ -175,7 +175,7 @@ func (l *Log) extend(list []protocol.Batch, n int64) {
 // and commits go on.
 func (l *Log) roll() error {
 	if err := l.sync(); err != nil {
-		return err
+		return errors.Join(l.store.Err(), err)
 	}
 	l.mu.Lock()
 	old := l.active()
@@ -190,9 +190,8 @@ func (l *Log) roll() error {
 		return &StorageError{Op: "begin a segment", Path: path, Err: err}
 	}
 	if err := syncDir(l.dir); err != nil {
-		err = fmt.Errorf("fsync %s: %w", l.dir, err)
-		l.store.fail(err)
-		return errors.Join(err, f.Close())
+		l.store.fail(fmt.Errorf("fsync %s: %w", l.dir, err))
+		return errors.Join(l.store.Err(), f.Close())
 	}
 	next := &segment{base: base, indexes: newIndexes(), maxKnown: true, h: newHandle(f)}
 	l.mu.Lock()

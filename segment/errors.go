@@ -19,6 +19,9 @@ var (
 	// ErrDuplicateSequence is returned by Append for a batch that was certainly written before, but so long ago that its
 	// offsets are no longer remembered.
 	ErrDuplicateSequence = errors.New("segment: batch was written before, its offsets are no longer known")
+	// ErrFailed is what everything returns, with the reason, after a failed fsync: see Store.Failed. Whether the last operations are on
+	// the disk is found out at the next start.
+	ErrFailed = errors.New("segment: storage failure")
 )
 
 // InUseError says that another process has the data directory open.

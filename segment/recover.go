@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -108,15 +109,42 @@ func (l *Log) openDir(hasData bool) error {
 	case hasData:
 		return err
 	}
-	// The directory's creation was cut short, before anything in it became durable. Unless there are records, do it again.
-	segments, serr := l.listSegments()
-	if serr != nil {
-		return serr
-	}
-	if slices.ContainsFunc(segments, func(seg *segment) bool { return seg.size > 0 || seg.base > 0 }) {
+	// Its content and the names here become durable before any record does (syncNames). Where a crash has left nothing of it, nothing was
+	// acknowledged yet, and what there is of records begins anew. Other content is not from a crash.
+	if damaged := (*CorruptionError)(nil); !errors.As(err, &damaged) {
 		return err
 	}
+	if text, rerr := os.ReadFile(l.path(metadataName)); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
+		return rerr
+	} else if len(bytes.Trim(text, "\x00")) > 0 {
+		return err
+	}
+	if err := l.startOver(); err != nil {
+		return &StorageError{Op: "create a log", Path: l.dir, Err: err}
+	}
 	return l.createMetadata()
+}
+
+// startOver removes the files of a log whose creation was cut short, for good.
+func (l *Log) startOver() error {
+	entries, err := os.ReadDir(l.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		if info.Size() > 0 {
+			l.store.log.Warn().Str(fieldDir, l.dir).Str("file", e.Name()).Int64("bytes", info.Size()).
+				Msg("removed what was written to a log before its creation was complete, none of which was acknowledged")
+		}
+		if err := os.Remove(l.path(e.Name())); err != nil {
+			return err
+		}
+	}
+	return syncDir(l.dir)
 }
 
 func (l *Log) createMetadata() error {
@@ -181,8 +209,16 @@ func (l *Log) openSegments(point logPoint, known bool, done *redo) error {
 		x := newIndexes()
 		segments = []*segment{{indexes: x}}
 	}
-	if last := segments[len(segments)-1]; last.base < done.base {
+	last := segments[len(segments)-1]
+	if last.base < done.base {
 		return &CorruptionError{Dir: l.dir, File: logName(done.base), Reason: "the segment is missing that was written to last"}
+	}
+	// A process that was killed may have begun this segment without having made its name durable yet.
+	begun := known && point.base == last.base || done.named && done.base == last.base
+	if l.named.Load() && !begun {
+		if err := l.syncNames(); err != nil {
+			return err
+		}
 	}
 	from := 0
 	if known {

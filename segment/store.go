@@ -171,7 +171,7 @@ func (s *Store) Err() error {
 // fail makes the store fail. Only the first reason counts.
 func (s *Store) fail(err error) {
 	s.failOnce.Do(func() {
-		err = fmt.Errorf("the data directory %s has failed, restart to recover: %w", s.dir, err)
+		err = fmt.Errorf("%w: the data directory %s has failed, restart to recover: %w", ErrFailed, s.dir, err)
 		s.failure.Store(&err)
 		s.log.Error().Err(err).Msg("storage failure")
 		close(s.failed)

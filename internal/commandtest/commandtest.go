@@ -150,21 +150,37 @@ type Broker struct {
 // addr takes a free loopback port.
 func (c *Commands) StartBroker(t testing.TB, data, addr string, args ...string) *Broker {
 	t.Helper()
+	b := c.BeginBroker(t, data, addr, args...)
+	if err := b.WaitServing(); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// BeginBroker starts mft-broker on data without waiting for anything.
+func (c *Commands) BeginBroker(t testing.TB, data, addr string, args ...string) *Broker {
+	t.Helper()
 	if addr == "" {
 		addr = "127.0.0.1:0"
 	}
 	p := c.Start(t, nil, "mft-broker", append([]string{"--data", data, "--listen", addr, "--log-format", "json"}, args...)...)
+	return &Broker{p, addr}
+}
+
+// WaitServing waits until the broker serves, and sets Addr to where.
+func (b *Broker) WaitServing() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var line struct{ Addr, Message string }
 	for at := 0; ; {
-		text, next, err := p.Stderr.Line(ctx, at)
+		text, next, err := b.Stderr.Line(ctx, at)
 		if err != nil {
-			t.Fatalf("mft-broker does not listen: %v\n%s", err, p.Stderr.String())
+			return fmt.Errorf("mft-broker does not listen: %w\n%s", err, b.Stderr.String())
 		}
 		at = next
 		if json.Unmarshal([]byte(text), &line) == nil && line.Message == "listening" {
-			return &Broker{p, line.Addr}
+			b.Addr = line.Addr
+			return nil
 		}
 	}
 }
