@@ -108,8 +108,11 @@ func TestFailedFsyncEndsTheBroker(t *testing.T) {
 	if err := trace.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- trace.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = trace.Wait() // it ends as the broker does
+	}()
 	line, _, err := attached.Line(withDeadline(t, 30*time.Second), 0)
 	if err != nil || !strings.Contains(line, "attached") {
 		_ = trace.Process.Kill()

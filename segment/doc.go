@@ -22,6 +22,8 @@
 // younger. Damage younger than that, in the last segment, is a torn write, and is cut off; damage anywhere else is a
 // [CorruptionError]. A failed fsync is fatal for the whole store ([Store.Failed]): after it, nobody knows what is on the disk.
 //
+// [Inspector] reads and checks all of this without a Store, and [PlanRepair] finds out what can be done about damage.
+//
 // # Locks
 //
 // Log.appending is held from the check of an append to the end of its one write, and across a roll: it orders offsets. Log.mu guards a

@@ -94,6 +94,10 @@ func (k recordKind) name() string {
 		return "metadata"
 	case recordEpoch:
 		return "epoch"
+	case 3:
+		return "range" // of a log's bytes
+	case 4:
+		return "deleted" // a log
 	}
 	return ""
 }

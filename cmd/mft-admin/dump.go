@@ -66,9 +66,9 @@ it would cut out, and does it when told so. What is cut is kept beside the file.
 
 func (d *dumpOptions) run(cmd *cobra.Command, paths []string) error {
 	switch {
-	case d.yes && !d.repair:
+	case command.Typed(cmd.Flags(), "yes") && !d.repair:
 		return command.Usagef("--yes belongs to --repair")
-	case d.repair && (d.records || d.verify):
+	case d.repair && (command.Typed(cmd.Flags(), "records") || command.Typed(cmd.Flags(), "verify")):
 		return command.Usagef("--repair prints what it cuts and nothing else: leave --records and --verify out")
 	case d.repair:
 		return d.repairAll(cmd, paths)
