@@ -282,7 +282,7 @@ func (s *inspection) inspectFile(path string) error {
 	case filepath.Base(filepath.Dir(dir)) == journalName:
 		return s.inspectGeneration(filepath.Dir(dir), filepath.Base(dir), true)
 	}
-	base, ok := parseSegmentName(name)
+	base, ok := parseFileName(name)
 	if !ok {
 		return fmt.Errorf("%s: not a file of a data directory (*.log, *.index, *.timeindex, %s, %s, a file of the journal)", path, snapshotName, metadataName)
 	}

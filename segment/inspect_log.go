@@ -13,8 +13,8 @@ import (
 	"mft/protocol"
 )
 
-// parseSegmentName returns the base offset that the name of a .log, .index or .timeindex file says.
-func parseSegmentName(name string) (base int64, ok bool) {
+// parseFileName returns the base offset that the name of a .log, .index or .timeindex file says.
+func parseFileName(name string) (base int64, ok bool) {
 	digits, ext, _ := strings.Cut(name, ".")
 	if len(digits) != 20 || ext != "log" && ext != "index" && ext != "timeindex" {
 		return 0, false
@@ -38,7 +38,7 @@ func inspectedSegments(dir string) ([]inspectedSegment, error) {
 	}
 	var found []inspectedSegment
 	for _, e := range entries { // by name, which is by offset
-		base, ok := parseSegmentName(e.Name())
+		base, ok := parseFileName(e.Name())
 		if !ok || filepath.Ext(e.Name()) != ".log" {
 			continue
 		}
@@ -89,7 +89,14 @@ func (s *inspection) inspectLog(dir string) error {
 			return err
 		}
 	}
-	return nil
+	swaps, err := filepath.Glob(filepath.Join(dir, "*.swap"))
+	for _, path := range swaps {
+		if err := s.tell(Finding{Severity: Note, Dir: dir, File: filepath.Base(path), Offset: -1,
+			Reason: "compaction was interrupted; the broker completes it at its next start"}); err != nil {
+			return err
+		}
+	}
+	return err
 }
 
 // region is how a part of a segment is judged.

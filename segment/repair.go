@@ -146,7 +146,7 @@ func (r *Repair) planIndex(path string, f Finding) {
 
 // rebuildIndexFiles makes both indexes of the segment that one of the files belongs to.
 func rebuildIndexFiles(path string) (err error) {
-	base, _ := parseSegmentName(filepath.Base(path))
+	base, _ := parseFileName(filepath.Base(path))
 	dir := filepath.Dir(path)
 	log := filepath.Join(dir, logName(base))
 	f, err := os.Open(log)
@@ -171,7 +171,7 @@ func rebuildIndexFiles(path string) (err error) {
 // snapshot and journal: it must be closed first, by beginning the next, which is only possible when nothing was written since.
 func (r *Repair) planSegment(s *inspection, path string, found []Finding, clean bool) error {
 	dir := filepath.Dir(path)
-	base, _ := parseSegmentName(filepath.Base(path))
+	base, _ := parseFileName(filepath.Base(path))
 	p := s.livePoint(dir)
 	info, err := os.Stat(path)
 	if err != nil {
