@@ -230,3 +230,17 @@ func verifyData(t *testing.T, data string, b *commandtest.Broker) {
 	stopBroker(t, b)
 	commands.Run(t, "mft-admin", "dump", "--verify", data)
 }
+
+// TestDumpBesideTheBroker checks a data directory again and again while a broker writes to it, begins segments and makes checkpoints: nothing of that
+// looks like damage.
+func TestDumpBesideTheBroker(t *testing.T) {
+	data := t.TempDir()
+	b := commands.StartBroker(t, data, "")
+	l := startTraffic(t, b.Addr, 2, 4, 3, 2000)
+	for range 6 {
+		l.waitAcked(500)
+		commands.Run(t, "mft-admin", "dump", "--verify", data)
+	}
+	l.finish()
+	verifyData(t, data, b)
+}

@@ -250,7 +250,9 @@ func (s *inspection) inspectStore() error {
 			err = s.tell(Finding{Severity: Note, Dir: dir, Offset: -1, Reason: "deleted; the broker goes on removing it"})
 		default:
 			found[e.Name()] = true
-			err = s.inspectLog(dir)
+			if err = s.inspectLog(dir); s.live && errors.Is(err, os.ErrNotExist) {
+				err = nil // the topic was deleted meanwhile
+			}
 		}
 		if err != nil {
 			return err

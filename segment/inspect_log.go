@@ -164,6 +164,9 @@ func (s *inspection) inspectSegment(dir string, segments []inspectedSegment, i i
 	}
 	marks := newMarks(&r, offsets, times)
 	if err := quiet.inspectBatches(&r, marks); err != nil {
+		if s.live && errors.Is(err, os.ErrNotExist) {
+			return nil // retention was faster
+		}
 		return err
 	}
 	if only == "" || only == ".index" {
@@ -233,9 +236,7 @@ func (m *marks) pass(position int64, b protocol.Batch) {
 func (s *inspection) inspectBatches(r *region, m *marks) (err error) {
 	path := filepath.Join(r.dir, logName(r.seg.base))
 	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) && s.live {
-		return nil // retention was faster
-	} else if err != nil {
+	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
