@@ -176,6 +176,33 @@ func TestNewerFormatIsRefused(t *testing.T) {
 	}
 }
 
+// TestDamageStopsTheStart: a broker that finds its state damaged does not begin to serve, and says where, and what to do.
+func TestDamageStopsTheStart(t *testing.T) {
+	data := t.TempDir()
+	stopBroker(t, commands.StartBroker(t, data, ""))
+	path := filepath.Join(data, "meta.snapshot")
+	snapshot, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	snapshot[len(snapshot)/2] ^= 1
+	if err := os.WriteFile(path, snapshot, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p := commands.Start(t, nil, "mft-broker", "--data", data, "--listen", "127.0.0.1:0")
+	err = p.WaitFor(time.Minute)
+	text := p.Stderr.String()
+	for _, want := range []string{"damaged data in " + path, "mft-admin dump --verify " + data} {
+		if exitCode(err) != 1 || !strings.Contains(text, want) {
+			t.Errorf("%v, no %q in\n%s", err, want, text)
+		}
+	}
+	p = commands.Start(t, nil, "mft-admin", "dump", "--verify", data)
+	if err := p.WaitFor(time.Minute); exitCode(err) != 3 || !strings.Contains(p.Stdout.String(), "damage: "+path) {
+		t.Errorf("mft-admin dump: %v\n%s%s", err, p.Stdout.String(), p.Stderr.String())
+	}
+}
+
 // TestDamagedSegmentIsReported flips bits in a closed segment: whoever reads there is told, by the broker where it sees it, by the checksum where only the
 // client can; everything else can be read.
 func TestDamagedSegmentIsReported(t *testing.T) {
