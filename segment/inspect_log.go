@@ -84,10 +84,13 @@ func (s *inspection) inspectLog(dir string) error {
 			}
 		}
 	}
-	for i := range segments {
-		if err := s.inspectSegment(dir, segments, i, ""); err != nil {
-			return err
-		}
+	if s.live {
+		err = s.inspectMoving(dir, segments)
+	} else {
+		err = s.inspectSegments(dir, segments)
+	}
+	if err != nil {
+		return err
 	}
 	swaps, err := filepath.Glob(filepath.Join(dir, "*.swap"))
 	for _, path := range swaps {
@@ -97,6 +100,43 @@ func (s *inspection) inspectLog(dir string) error {
 		}
 	}
 	return err
+}
+
+func (s *inspection) inspectSegments(dir string, segments []inspectedSegment) error {
+	for i := range segments {
+		if err := s.inspectSegment(dir, segments, i, ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inspectMoving is inspectSegments beside a broker: where compaction or retention came by meanwhile, what is found means nothing.
+func (s *inspection) inspectMoving(dir string, segments []inspectedSegment) error {
+	var found []Finding
+	in, quiet := *s.Inspector, *s
+	quiet.Inspector = &in
+	in.Finding = func(f Finding) error {
+		found = append(found, f)
+		return nil
+	}
+	if err := quiet.inspectSegments(dir, segments); err != nil {
+		return err
+	}
+	now, err := inspectedSegments(dir)
+	if err != nil {
+		return err
+	}
+	n := len(segments) - 1 // the active one grows
+	if len(found) > 0 && n >= 0 && (len(now) <= n || !slices.Equal(segments[:n], now[:n]) || now[n].base != segments[n].base) {
+		return s.tell(Finding{Severity: Note, Dir: dir, Offset: -1, Reason: "the broker replaced or removed segments meanwhile: check again"})
+	}
+	for _, f := range found {
+		if err := s.tell(f); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // region is how a part of a segment is judged.
@@ -111,6 +151,7 @@ type region struct {
 	offset   int64 // offset behind those
 	counted  int   // entries of the offset index that count, wholeFile for all
 	timed    int   // the same of the time index
+	swapping bool  // compaction was interrupted: what it replaces may be gone
 	rebuilds bool  // the broker makes the indexes anew at its next start, whatever they say
 }
 
@@ -119,6 +160,8 @@ func (s *inspection) region(dir string, segments []inspectedSegment, i int) regi
 	if !r.last {
 		r.next = segments[i+1].base
 	}
+	swaps, err := filepath.Glob(filepath.Join(dir, "*.swap"))
+	r.swapping = err == nil && len(swaps) > 0
 	if s.snap == nil || filepath.Dir(dir) != filepath.Join(s.store, topicsName) {
 		return r
 	}
@@ -264,19 +307,19 @@ func (s *inspection) inspectBatches(r *region, m *marks) (err error) {
 	if err != nil {
 		return err
 	}
-	if r.known && r.seg.size < r.durable {
-		return s.tell(Finding{Severity: Damage, Dir: r.dir, File: logName(r.seg.base), Byte: r.seg.size, Offset: end, Next: r.offset,
-			Reason: fmt.Sprintf("the file has %d bytes, although %d were durable", r.seg.size, r.durable)})
-	}
+	missing := Finding{Severity: Damage, Dir: r.dir, File: logName(r.seg.base), Byte: r.seg.size, Offset: end}
 	switch {
-	case !r.last && end < r.next:
-		return s.tell(Finding{Severity: Note, Dir: r.dir, File: logName(r.seg.base), Byte: r.seg.size, Offset: end,
-			Reason: fmt.Sprintf("nothing has offsets %d to %d: compacted away, or cut out, or a file is missing", end, r.next-1)})
-	case r.known && r.last && !s.live && end < r.offset:
-		return s.tell(Finding{Severity: Note, Dir: r.dir, File: logName(r.seg.base), Byte: r.seg.size, Offset: end,
-			Reason: fmt.Sprintf("nothing has offsets %d to %d, which were given out", end, r.offset-1)})
+	case r.known && r.seg.size < r.durable && end < r.offset:
+		missing.Next, missing.Reason = r.offset, fmt.Sprintf("the file has %d bytes, although %d were durable", r.seg.size, r.durable)
+	case !r.last && end < r.next && r.swapping:
+		return nil
+	case !r.last && end < r.next: // compaction leaves an empty batch at the end
+		missing.Next, missing.Reason = r.next, fmt.Sprintf("the next segment begins at offset %d: batches or a file are missing in between", r.next)
+	default:
+		return nil
 	}
-	return nil
+	m.damaged = true
+	return s.tell(missing)
 }
 
 // scanBatches calls visit with the whole batches of a segment and found with what is wrong in between, and returns the offset behind the last.
@@ -323,7 +366,7 @@ func scanBatches(f io.ReaderAt, r *region, visit func(int64, protocol.Batch) err
 			bad.Next = h.BaseOffset()
 		}
 		if err := found(bad); err != nil || !ok {
-			return next, err
+			return max(next, bad.Next), err
 		}
 		in = &batchReader{file: f, position: to, limit: r.seg.size, buf: in.buf[:0]}
 	}

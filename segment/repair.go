@@ -235,7 +235,7 @@ func cutOut(path string, parts []Finding) (err error) {
 	}
 	var rest []io.Reader
 	at := int64(0)
-	for i, part := range parts {
+	for _, part := range parts {
 		if part.Bytes > 0 {
 			if err := writeWhole(savedName(path, part), io.NewSectionReader(f, part.Byte, part.Bytes)); err != nil {
 				return err
@@ -243,13 +243,11 @@ func cutOut(path string, parts []Finding) (err error) {
 		}
 		rest = append(rest, io.NewSectionReader(f, at, part.Byte-at))
 		at = part.Byte + part.Bytes
-		if i == 0 || part.Offset >= parts[i-1].Next { // else both are about the same end of a file
-			empty, err := emptyBatch(part.Offset, part.Next)
-			if err != nil {
-				return err
-			}
-			rest = append(rest, bytes.NewReader(empty))
+		empty, err := emptyBatch(part.Offset, part.Next)
+		if err != nil {
+			return err
 		}
+		rest = append(rest, bytes.NewReader(empty))
 	}
 	rest = append(rest, io.NewSectionReader(f, at, info.Size()-at))
 	return writeFrom(path, filepath.Dir(path), io.MultiReader(rest...))

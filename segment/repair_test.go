@@ -37,7 +37,9 @@ func TestRepair(t *testing.T) {
 		{"a closed segment cut", closed, damages{in(logName(16)): cutBy(batch + 2)}, 1, 0, []int64{20, 22}, nil, ""},
 		{"the only batch of the active segment", closed, damages{in(logName(24)): flipped(batch - 1)}, 1, 0, []int64{24}, nil, ""},
 		{"the active segment", closed, damages{other: flipped(batch + 30)}, 1, 0, nil, []int64{2}, ""},
-		{"the active segment cut in a batch", closed, damages{other: cutBy(3)}, 2, 0, nil, []int64{12}, ""},
+		{"a closed segment cut behind a batch", closed, damages{in(logName(16)): cutBy(batch)}, 1, 0, []int64{22}, nil, ""},
+		{"a closed segment emptied", closed, damages{in(logName(16)): func([]byte) []byte { return nil }}, 1, 0, []int64{16, 18, 20, 22}, nil, ""},
+		{"the active segment cut in a batch", closed, damages{other: cutBy(3)}, 1, 0, nil, []int64{12}, ""},
 		{"the active segment cut behind a batch", closed, damages{other: cutBy(batch)}, 1, 0, nil, []int64{12}, ""},
 		{"indexes", closed, damages{
 			in("00000000000000000008.index"):     flipped(9),
@@ -150,4 +152,55 @@ func checkRepaired(t *testing.T, whole, repaired string, id LogID, lost []int64)
 	}
 	waitDurable(t, l)
 	checkTimes(t, l)
+}
+
+// FuzzRepair: whatever is written over a closed segment or the index of one, or cut off it, a repair leaves a log without damage that opens, in which every batch
+// that was left whole is where it was, and a second repair has nothing to do.
+func FuzzRepair(f *testing.F) {
+	closed, _, batch := makeInspected(f)
+	part := filepath.Join(closed, "topics", testTopic.dirName())
+	segment, err := os.ReadFile(filepath.Join(part, logName(8)))
+	must(f, err)
+	f.Add(uint16(10), uint16(0), []byte{1})
+	f.Add(uint16(batch+8), uint16(0), []byte{0, 0, 1, 0})
+	f.Add(uint16(batch), uint16(0), segment[:batch]) // a whole batch again
+	f.Add(uint16(2*batch-10), uint16(0), bytes.Repeat([]byte{2}, 200))
+	f.Add(uint16(0), uint16(batch+5), []byte{})
+	f.Add(uint16(0), uint16(len(segment)), []byte{})
+	f.Fuzz(func(t *testing.T, at, cut uint16, over []byte) {
+		d := linkDir(t, closed)
+		damaged := slices.Clone(segment)
+		damaged = damaged[:len(damaged)-min(len(damaged), int(cut))]
+		if int(at) < len(damaged) {
+			copy(damaged[at:], over)
+		}
+		must(t, os.WriteFile(filepath.Join(d, "topics", testTopic.dirName(), logName(8)), damaged, 0o644))
+		r, err := PlanRepair(d)
+		must(t, err)
+		must(t, r.Apply())
+		must(t, r.Close())
+		if x := inspect(t, d); len(x.of(Damage, DamagedIndex, Torn)) > 0 {
+			t.Fatalf("after %+v: %v", r.Cuts, x.findings)
+		}
+		again, err := PlanRepair(d)
+		must(t, err)
+		if len(again.Cuts)+len(again.Left) > 0 {
+			t.Errorf("a second repair would do %+v, leave %v", again.Cuts, again.Left)
+		}
+		must(t, again.Close())
+		s := openStore(t, d, Options{})
+		l := openLog(t, s, testTopic, LogConfig{})
+		got := map[string]bool{}
+		for _, b := range readAll(t, l, 8, 1<<20) {
+			got[string(b)] = true
+		}
+		for i := 0; (i+1)*batch <= len(damaged); i++ {
+			if b := segment[i*batch : (i+1)*batch]; bytes.Equal(damaged[i*batch:(i+1)*batch], b) && !got[string(b)] {
+				t.Errorf("batch %d was whole and is gone", i)
+			}
+		}
+		if l.EndOffset() != 26 {
+			t.Errorf("end %d", l.EndOffset())
+		}
+	})
 }
