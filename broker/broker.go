@@ -66,10 +66,10 @@ func New(cfg Config) (*Broker, error) {
 		CleanInterval: cfg.CleanInterval,
 	})
 	if err != nil {
-		return nil, err
+		return nil, damageAdvice(err, cfg.Data)
 	}
 	if err := b.open(); err != nil {
-		return nil, errors.Join(err, b.Close())
+		return nil, damageAdvice(errors.Join(err, b.Close()), cfg.Data)
 	}
 	return b, nil
 }

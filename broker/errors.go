@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -20,6 +21,15 @@ func (e *requestError) Error() string { return e.text }
 func (e *requestError) Unwrap() error { return e.kafka }
 
 func apiError(kafka *kerr.Error, text string) error { return &requestError{kafka, text} }
+
+// damageAdvice adds to an error about damaged data how to see all of it.
+func damageAdvice(err error, data string) error {
+	var damage *segment.CorruptionError
+	if errors.As(err, &damage) {
+		return fmt.Errorf("%w: nothing was changed; 'mft-admin dump --verify %s' shows all that is damaged, and docs/troubleshooting.md what to do", err, data)
+	}
+	return err
+}
 
 // errorCode returns the Kafka error code that answers err, and the message
 // for the response versions that carry one. A nil error is code 0.

@@ -25,6 +25,8 @@
 //
 // Retention and compaction (retention.go, compaction.go, swap.go) take away or replace closed segments that lie before the last checkpoint.
 //
+// [Inspector] reads and checks all of this without a Store, and [PlanRepair] finds out what can be done about damage.
+//
 // # Locks
 //
 // Log.appending is held from the check of an append to the end of its one write, and across a roll: it orders offsets. Log.mu guards a

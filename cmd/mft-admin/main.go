@@ -1,5 +1,6 @@
-// Command mft-admin looks after topics, their settings and consumer groups, on mft's broker or
-// on any other that speaks Kafka's protocol.
+// Command mft-admin looks after topics, their settings and consumer groups, on
+// mft's broker or on any other that speaks Kafka's protocol, and after the data
+// directory of a broker of ours.
 package main
 
 import (
@@ -31,17 +32,18 @@ func newAdmin() *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
 		Use:   "mft-admin",
-		Short: "Look after topics, their settings and consumer groups, of mft-broker or of any Kafka.",
+		Short: "Look after topics, their settings and consumer groups, of mft-broker or of any Kafka, and after data directories.",
 		Example: `  mft-admin topics list
   mft-admin topics create orders -p 8 --config write.caching=true
   mft-admin configs set orders retention.ms=604800000
-  mft-admin groups describe mft -b broker.example:9999`,
+  mft-admin groups describe mft -b broker.example:9999
+  mft-admin dump --verify /var/lib/mft`,
 	}
 	flags := cmd.PersistentFlags()
 	o.ClientFlags(flags)
 	o.JSONFlag(flags, "results")
 	flags.DurationVar(&o.timeout, "timeout", 15*time.Second, "give up after this `TIME`")
-	cmd.AddCommand(newTopics(&o), newConfigs(&o), newGroups(&o))
+	cmd.AddCommand(newTopics(&o), newConfigs(&o), newGroups(&o), newDump(&o))
 	return cmd
 }
 
