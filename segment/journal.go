@@ -245,14 +245,19 @@ func openJournal(dir string, generation uint64, visit func(record) error) (j *jo
 // start, does not notice; to the reader they are a torn tail. Where there is no room the generation stays empty.
 func (j *journal) reserve(n int64) error {
 	var err error
-	zeros := make([]byte, 256<<10)
+	zeros := make([]byte, 1<<20)
 	for at := int64(0); at < n && err == nil; at += int64(len(zeros)) {
-		_, err = j.file.WriteAt(zeros[:min(n-at, int64(len(zeros)))], at)
+		// Piece by piece: one large fsync would hold up the small ones of others.
+		if _, err = j.file.WriteAt(zeros[:min(n-at, int64(len(zeros)))], at); err == nil {
+			if err := j.sync(); err != nil {
+				return err
+			}
+		}
 	}
 	if err != nil {
 		return j.file.Truncate(0)
 	}
-	return j.file.Sync()
+	return nil
 }
 
 // isBlank says that a generation's file has nothing in it, or only what reserve has put there, or is missing.
