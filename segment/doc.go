@@ -15,13 +15,15 @@
 //
 // # Durability
 //
-// [Log.Append] writes to the page cache. The committer (committer.go) makes appended bytes durable, sharing one fdatasync among all
-// that wait for it, and then moves the high watermark, which is what readers see and what [Log.Wait] waits for. Where
+// [Log.Append] writes to the page cache. The committer (committer.go) makes appended bytes durable and then moves the high watermark, which
+// is what readers see and what [Log.Wait] waits for. It shares one fdatasync of a log's file among all that wait for that log; where many
+// logs have little each, it puts their bytes into the journal (ranges.go) and shares one fdatasync among all of them. Where
 // [LogConfig.WriteCaching] is set the high watermark moves at once and the fdatasync follows in the background.
 //
-// A checkpoint (checkpoint.go) writes down, for every log, up to where its bytes are durable; recovery (recover.go) reads only what is
-// younger. Damage younger than that, in the last segment, is a torn write, and is cut off; damage anywhere else is a
-// [CorruptionError]. A failed fsync is fatal for the whole store ([Store.Failed]): after it, nobody knows what is on the disk.
+// A checkpoint (checkpoint.go) fdatasyncs the files of what rests on the journal and writes down, for every log, up to where its bytes are
+// durable; recovery puts back what the files lack of the journal's ranges (redo.go) and reads only what is younger than the checkpoint
+// (recover.go). Damage behind all that is known to be durable, in the last segment, is a torn write, and is cut off; damage anywhere else
+// is a [CorruptionError]. A failed fsync is fatal for the whole store ([Store.Failed]): after it, nobody knows what is on the disk.
 //
 // Retention and compaction (retention.go, compaction.go, swap.go) take away or replace closed segments that lie before the last checkpoint.
 //

@@ -221,11 +221,11 @@ func openJournal(dir string, generation uint64, visit func(record) error) (j *jo
 	if err != nil {
 		return nil, 0, err
 	}
-	j.size, j.next, cut = valid, groups+1, int64(len(data))-valid
+	j.size, j.next, cut = valid, groups+1, int64(len(bytes.TrimRight(data[valid:], "\x00")))
 	if j.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644); err != nil {
 		return nil, 0, err
 	}
-	if cut > 0 {
+	if int64(len(data)) > valid {
 		err = errors.Join(j.file.Truncate(valid), syncData(j.file))
 	}
 	if err == nil {
@@ -238,6 +238,35 @@ func openJournal(dir string, generation uint64, visit func(record) error) (j *jo
 		return nil, cut, errors.Join(fmt.Errorf("open journal %s: %w", sub, err), j.close())
 	}
 	return j, cut, nil
+}
+
+// reserve fills an empty generation with zeros, durably, which the groups will overwrite in place: an fdatasync of those needs no
+// transaction of the file system, takes half the time, and does not wait for those of other files. The wal, whose position in its file is the
+// start, does not notice; to the reader they are a torn tail. Where there is no room the generation stays empty.
+func (j *journal) reserve(n int64) error {
+	var err error
+	zeros := make([]byte, 1<<20)
+	for at := int64(0); at < n && err == nil; at += int64(len(zeros)) {
+		// Piece by piece: one large fsync would hold up the small ones of others.
+		if _, err = j.file.WriteAt(zeros[:min(n-at, int64(len(zeros)))], at); err == nil {
+			if err := j.sync(); err != nil {
+				return err
+			}
+		}
+	}
+	if err != nil {
+		return j.file.Truncate(0)
+	}
+	return nil
+}
+
+// isBlank says that a generation's file has nothing in it, or only what reserve has put there, or is missing.
+func isBlank(path string) (bool, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return true, nil
+	}
+	return len(bytes.TrimRight(data, "\x00")) == 0, err
 }
 
 // openWAL opens the wal on a file that holds whole entries only.

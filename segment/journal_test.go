@@ -166,6 +166,65 @@ func TestJournalNeverRolls(t *testing.T) {
 	}
 }
 
+// The wal takes a tail of zeros for empty entries. Here it is room that was reserved: it counts as nothing, in the last generation and in one before,
+// and a generation of nothing else as one that was never begun.
+func TestJournalReserved(t *testing.T) {
+	dir := newJournal(t, "first")
+	want := []string{"first"}
+	for g := uint64(2); g < 4; g++ {
+		j, _, err := openJournal(dir, g, nil)
+		must(t, err)
+		must(t, j.reserve(1<<20))
+		for i := range 5 {
+			p := fmt.Sprint(g, i)
+			must(t, j.write([]record{{recordMetadata, []byte(p)}}))
+			want = append(want, p)
+		}
+		must(t, j.sync())
+		must(t, j.close())
+		if info, err := os.Stat(generationFile(dir, g)); err != nil || info.Size() != 1<<20 {
+			t.Fatalf("%v, %v: the groups are not in the reserved room", info, err)
+		}
+	}
+	j, _, err := openJournal(dir, 4, nil)
+	must(t, err)
+	must(t, j.reserve(1<<20))
+	must(t, j.close())
+	must(t, os.MkdirAll(filepath.Join(dir, "5"), 0o755)) // its making was cut short
+	for range 2 {
+		var m ledger
+		s := &Store{dir: filepath.Dir(dir), o: m.options(), redone: map[string]*redo{}}
+		j, err := s.replay(dir, 1)
+		must(t, err)
+		if !slices.Equal(m.entries, want) || j.generation != 3 {
+			t.Errorf("%q in the %d generations, want %q", m.entries, j.generation, want)
+		}
+		must(t, j.write([]record{{recordMetadata, []byte("more")}}))
+		must(t, j.close())
+		want = append(want, "more")
+	}
+}
+
+// However much is appended, with checkpoints that keep up the journal stays within some generations.
+func TestJournalStaysBounded(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{journalFrom: 1, JournalBytes: 64 << 10})
+	l := openLog(t, s, testTopic, LogConfig{})
+	b := batchOf(t, 1, 8000, 0, nil)
+	for range 500 {
+		appendBatch(t, l, b)
+		waitDurable(t, l)
+		found, err := generations(filepath.Join(s.Dir(), journalName))
+		must(t, err)
+		if len(found) > 4 {
+			t.Fatalf("generations %v", found)
+		}
+	}
+	found, err := generations(filepath.Join(s.Dir(), journalName))
+	if err != nil || found[len(found)-1] < 4 {
+		t.Errorf("generations %v, %v: there was no checkpoint", found, err)
+	}
+}
+
 // FuzzJournalTail: whatever follows whole groups, those survive, or it is called damage because a later group is in it; and the journal goes on.
 func FuzzJournalTail(f *testing.F) {
 	f.Add(uint8(3), []byte{})

@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -196,11 +197,11 @@ func (s *Store) replay(dir string, from uint64) (*journal, error) {
 	}
 	for len(found) > 1 {
 		last := found[len(found)-1]
-		info, err := os.Stat(generationFile(dir, last))
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+		blank, err := isBlank(generationFile(dir, last))
+		if err != nil {
 			return nil, fmt.Errorf("read the journal: %w", err)
 		}
-		if err == nil && info.Size() > 0 {
+		if !blank {
 			break
 		}
 		if err := os.RemoveAll(filepath.Join(dir, generationName(last))); err != nil {
@@ -218,7 +219,7 @@ func (s *Store) replay(dir string, from uint64) (*journal, error) {
 		if err != nil {
 			return nil, err
 		}
-		if valid < int64(len(data)) {
+		if len(bytes.TrimRight(data[valid:], "\x00")) > 0 {
 			return nil, &CorruptionError{Dir: filepath.Join(dir, generationName(g)), File: filepath.Base(generationFile(dir, g)), Offset: valid,
 				Reason: fmt.Sprintf("group %d is unreadable although a later generation exists", groups+1)}
 		}
@@ -385,6 +386,11 @@ func (m *metadata) grown() {
 		j := m.journal
 		go func() {
 			next, _, err := openJournal(j.dir, j.generation+1, nil)
+			if err == nil {
+				if err = next.reserve(limit + maxBatch); err != nil {
+					err = errors.Join(err, next.close())
+				}
+			}
 			m.prepared <- nextJournal{next, err}
 		}()
 	}
