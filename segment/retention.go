@@ -190,7 +190,7 @@ func (l *Log) removeExpired(now time.Time) error {
 	// Oldest first: whatever a crash leaves is a log without gaps.
 	n = 0
 	for ; n < len(gone); n++ {
-		if derr := l.discard(gone[n], &removals[n]); derr != nil { // the rest is deleted after the next start
+		if derr := l.discardSegment(gone[n], &removals[n]); derr != nil { // the rest is deleted after the next start
 			err = errors.Join(err, derr)
 			break
 		}
@@ -281,8 +281,8 @@ func (l *Log) retire(gone []*segment, next *segment) ([]removal, error) {
 	return removals, nil
 }
 
-// discard gives a retired segment's file a name that marks it as deleted, and removes its indexes. See removeDiscarded for what follows.
-func (l *Log) discard(seg *segment, r *removal) error {
+// discardSegment gives a retired segment's file a name that marks it as deleted, and removes its indexes. See removeDiscarded for what follows.
+func (l *Log) discardSegment(seg *segment, r *removal) error {
 	for {
 		r.path = l.path(fmt.Sprintf("%s.%d%s", logName(seg.base), l.store.cleaner.serial.Add(1), removedSuffix))
 		if _, err := os.Lstat(r.path); err != nil {

@@ -66,7 +66,7 @@ func (l *Log) swap(group []segmentInfo, next *segment, f *os.File) (err error) {
 	// 3. The files follow, the old ones first and durably: they must not come back beside the new one. Whatever fails here, the new segment is
 	//    readable; the next start does the rest.
 	for i, seg := range gone {
-		if err := l.discard(seg, &removals[i]); err != nil {
+		if err := l.discardSegment(seg, &removals[i]); err != nil {
 			l.cleaner.broken = true
 			return err
 		}
@@ -134,7 +134,7 @@ func (l *Log) finishSwap(base int64, entries []os.DirEntry) error {
 			continue
 		}
 		var r removal
-		if err := l.discard(&segment{base: old}, &r); err != nil {
+		if err := l.discardSegment(&segment{base: old}, &r); err != nil {
 			return err
 		}
 		removals = append(removals, r)
