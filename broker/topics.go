@@ -57,18 +57,22 @@ func (t *topics) openLogs(m *topicMeta, have []*segment.Log) (*topic, error) {
 	}
 	logs := slices.Clone(have)
 	for p := int32(len(have)); p < m.Partitions; p++ {
-		l, err := t.store.OpenLog(logID(m, p), config.log)
+		l, err := t.openLog(m, p, config.log)
 		if err != nil {
 			return &topic{topicMeta: *m, logs: logs}, fmt.Errorf("open partition %d of topic %q: %w", p, m.Name, err)
-		}
-		if start := m.Starts[p]; start > 0 {
-			if _, err := l.SetStart(start); err != nil {
-				return &topic{topicMeta: *m, logs: append(logs, l)}, fmt.Errorf("open partition %d of topic %q: %w", p, m.Name, err)
-			}
 		}
 		logs = append(logs, l)
 	}
 	return &topic{topicMeta: *m, config: config, logs: logs}, nil
+}
+
+// openLog opens one log of m, with the start that DeleteRecords has given it.
+func (t *topics) openLog(m *topicMeta, partition int32, config segment.LogConfig) (*segment.Log, error) {
+	l, err := t.store.OpenLog(logID(m, partition), config)
+	if start := m.Starts[partition]; err == nil && start > 0 {
+		_, err = l.SetStart(start)
+	}
+	return l, err
 }
 
 func logID(m *topicMeta, partition int32) segment.LogID {

@@ -105,8 +105,8 @@ func (s *Store) Clean(ctx context.Context) error {
 		}
 	}
 	if unsettled {
-		if err := s.Checkpoint(ctx); err != nil {
-			return err
+		if err := s.Checkpoint(ctx); err != nil { // on a full disk, deleting what is settled makes room for the next one
+			failed = err
 		}
 	}
 	// 2. One by one.
@@ -162,27 +162,26 @@ func (l *Log) cleanable(now time.Time) (work, wait bool, err error) {
 		return false, false, err
 	}
 	if n == len(v.segments) {
-		if err := l.rollExpired(now); err != nil {
-			return false, false, err
-		}
+		err = l.rollExpired(now) // if that fails, for lack of room perhaps, the others can go all the same
 		v = l.inventory()
-		if n, err = l.expired(v, now); err != nil {
-			return false, false, err
+		var eerr error
+		if n, eerr = l.expired(v, now); eerr != nil {
+			return false, false, errors.Join(err, eerr)
 		}
 	}
-	if n > 0 {
-		work, wait = true, v.segments[min(n, len(v.segments)-1)-1].base >= v.settled
+	if n = min(n, len(v.segments)-1); n > 0 {
+		work, wait = true, v.segments[n-1].base >= v.settled
 	}
 	if v.config.Compact {
-		_, limit, err := l.dirtyPart(v, now)
-		if err != nil {
-			return work, wait, err
+		_, limit, derr := l.dirtyPart(v, now)
+		if derr != nil {
+			return work, wait, errors.Join(err, derr)
 		}
 		if limit > 0 {
 			work, wait = true, wait || v.segments[limit-1].base >= v.settled
 		}
 	}
-	return work, wait, nil
+	return work, wait, err
 }
 
 // idle says that nothing is ever to be cleaned, but for SetStart.

@@ -579,3 +579,45 @@ func scanOverAndOver(ctx context.Context, l *Log) error {
 	}
 	return nil
 }
+
+// On a full disk compaction leaves things as they are, and retention makes room.
+func TestCleaningAFullDisk(t *testing.T) {
+	dir, _ := smallDisk(t)
+	var clock testClock
+	s := openStore(t, dir, clock.manual())
+	config := LogConfig{SegmentBytes: 300 << 10, Compact: true}
+	l := openLog(t, s, testTopic, config)
+	value := strings.Repeat("v", 3000)
+	for i := 0; ; i++ {
+		_, err := l.Append(keyed(t, protocol.None, nil, int64(i), kv{fmt.Sprint(i), value}, kv{"again", value}))
+		var storage *StorageError
+		if errors.As(err, &storage) {
+			break
+		}
+		must(t, err)
+		if i == 100 { // while there is room for it: some of the log is settled
+			waitDurable(t, l)
+			must(t, s.Checkpoint(context.Background()))
+		}
+	}
+	waitDurable(t, l)
+	before, _ := readRecords(t, l, 0, 1<<20)
+	files := segmentCount(l)
+	if err := s.Clean(t.Context()); err == nil {
+		t.Fatal("there was room for compaction")
+	}
+	must(t, s.Err())
+	if after, _ := readRecords(t, l, 0, 1<<20); !slices.Equal(after, before) || len(logFiles(t, l)) != files {
+		t.Errorf("%d records, want %d; %v", len(after), len(before), logFiles(t, l))
+	}
+	l.SetConfig(LogConfig{SegmentBytes: 300 << 10, Delete: true, RetentionBytes: 1})
+	for n := 0; segmentCount(l) > 1; n++ {
+		clock.ms.Add(cleanRetry.Milliseconds() + 1)
+		if err := s.Clean(t.Context()); err != nil && n > 5 {
+			t.Fatal(err)
+		}
+		eventually(t, "nothing deleted is left", func() bool { return len(logFiles(t, l)) == segmentCount(l) })
+	}
+	appendBatch(t, l, keyed(t, protocol.None, nil, 1, kv{"k", value}))
+	waitDurable(t, l)
+}

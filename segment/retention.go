@@ -188,16 +188,34 @@ func (l *Log) removeExpired(now time.Time) error {
 	start := v.segments[n].base
 	l.store.log.Info().Str(fieldDir, l.dir).Int("segments", n).Int64("start", start).Msg("deleted old segments")
 	// Oldest first: whatever a crash leaves is a log without gaps.
-	for i, seg := range gone {
-		if derr := l.discard(seg, removals[i]); derr != nil { // the rest is deleted after the next start
+	n = 0
+	for ; n < len(gone); n++ {
+		if derr := l.discardSegment(gone[n], &removals[n]); derr != nil { // the rest is deleted after the next start
 			err = errors.Join(err, derr)
 			break
 		}
 	}
-	if derr := syncDir(l.dir); derr != nil {
-		derr = fmt.Errorf("fsync %s: %w", l.dir, derr)
-		l.store.fail(derr)
-		err = errors.Join(err, derr)
+	return errors.Join(err, l.removeDiscarded(removals[:n]))
+}
+
+// removeDiscarded makes the names of discarded files durable and lets the remover have them: it cuts them shorter, which must not happen to a file that
+// gets its old name back in a power failure.
+func (l *Log) removeDiscarded(removals []removal) error {
+	if err := l.syncDirectory(); err != nil {
+		return err
+	}
+	for _, r := range removals {
+		l.store.remover.add(r)
+	}
+	return nil
+}
+
+// syncDirectory makes the names in the log's directory durable. A failure is fatal for the store.
+func (l *Log) syncDirectory() error {
+	err := syncDir(l.dir)
+	if err != nil {
+		err = fmt.Errorf("fsync %s: %w", l.dir, err)
+		l.store.fail(err)
 	}
 	return err
 }
@@ -263,19 +281,17 @@ func (l *Log) retire(gone []*segment, next *segment) ([]removal, error) {
 	return removals, nil
 }
 
-// discard gives a retired segment's file a name that marks it as deleted and lets the remover have it.
-func (l *Log) discard(seg *segment, r removal) error {
-	r.path = l.path(fmt.Sprintf("%s.%d%s", logName(seg.base), l.store.cleaner.serial.Add(1), removedSuffix))
+// discardSegment gives a retired segment's file a name that marks it as deleted, and removes its indexes. See removeDiscarded for what follows.
+func (l *Log) discardSegment(seg *segment, r *removal) error {
 	for {
-		if _, err := os.Lstat(r.path); errors.Is(err, os.ErrNotExist) {
-			break
-		}
 		r.path = l.path(fmt.Sprintf("%s.%d%s", logName(seg.base), l.store.cleaner.serial.Add(1), removedSuffix))
+		if _, err := os.Lstat(r.path); err != nil {
+			break // the name is free, or the rename says what is wrong
+		}
 	}
 	if err := os.Rename(l.path(logName(seg.base)), r.path); err != nil {
 		return fmt.Errorf("delete a segment: %w", err)
 	}
-	l.store.remover.add(r)
 	for _, path := range []string{l.offsetsPath(seg), l.timesPath(seg)} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("delete a segment: %w", err)

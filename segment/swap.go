@@ -45,9 +45,7 @@ func (l *Log) swap(group []segmentInfo, next *segment, f *os.File) (err error) {
 	if err != nil {
 		return errors.Join(fmt.Errorf("compact: %w", err), f.Close(), os.Remove(name+cleanedSuffix))
 	}
-	if err := syncDir(l.dir); err != nil {
-		err = fmt.Errorf("fsync %s: %w", l.dir, err)
-		l.store.fail(err)
+	if err := l.syncDirectory(); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	// 2. Readers see the new segment, by its open file.
@@ -65,20 +63,22 @@ func (l *Log) swap(group []segmentInfo, next *segment, f *os.File) (err error) {
 		l.cleaner.broken = true
 		return errors.Join(err, f.Close())
 	}
-	// 3. The files follow. Whatever fails here, the new segment is readable; the next start does the rest.
+	// 3. The files follow, the old ones first and durably: they must not come back beside the new one. Whatever fails here, the new segment is
+	//    readable; the next start does the rest.
 	for i, seg := range gone {
-		if derr := l.discard(seg, removals[i]); derr != nil {
+		if err := l.discardSegment(seg, &removals[i]); err != nil {
 			l.cleaner.broken = true
-			return derr
+			return err
 		}
+	}
+	if err := l.removeDiscarded(removals); err != nil {
+		return err
 	}
 	if err := os.Rename(name+swapSuffix, name); err != nil {
 		l.cleaner.broken = true
 		return fmt.Errorf("compact: %w", err)
 	}
-	if err := syncDir(l.dir); err != nil {
-		err = fmt.Errorf("fsync %s: %w", l.dir, err)
-		l.store.fail(err)
+	if err := l.syncDirectory(); err != nil {
 		return err
 	}
 	// 4. The indexes would be rebuilt by the first reader who misses them.
@@ -94,6 +94,7 @@ func (l *Log) finishCleaning() error {
 	if err != nil {
 		return err
 	}
+	var removals []removal
 	for _, e := range entries {
 		if _, ok := parseSegmentName(e.Name(), cleanedSuffix); ok {
 			if err := os.Remove(l.path(e.Name())); err != nil {
@@ -101,7 +102,12 @@ func (l *Log) finishCleaning() error {
 			}
 		}
 		if strings.HasSuffix(e.Name(), removedSuffix) {
-			l.store.remover.add(removal{path: l.path(e.Name())})
+			removals = append(removals, removal{path: l.path(e.Name())})
+		}
+	}
+	if len(removals) > 0 {
+		if err := l.removeDiscarded(removals); err != nil {
+			return err
 		}
 	}
 	for _, e := range entries {
@@ -121,15 +127,20 @@ func (l *Log) finishSwap(base int64, entries []os.DirEntry) error {
 	if err != nil {
 		return err
 	}
+	var removals []removal
 	for _, e := range entries {
 		old, ok := parseSegmentName(e.Name(), "")
 		if !ok || old < base || old >= end {
 			continue
 		}
-		seg := &segment{base: old}
-		if err := l.discard(seg, removal{}); err != nil {
+		var r removal
+		if err := l.discardSegment(&segment{base: old}, &r); err != nil {
 			return err
 		}
+		removals = append(removals, r)
+	}
+	if err := l.removeDiscarded(removals); err != nil {
+		return err
 	}
 	for _, path := range []string{l.offsetsPath(&segment{base: base}), l.timesPath(&segment{base: base})} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -140,7 +151,7 @@ func (l *Log) finishSwap(base int64, entries []os.DirEntry) error {
 		return err
 	}
 	l.store.log.Info().Str(fieldDir, l.dir).Int64(fieldBase, base).Msg("completed a compaction that was interrupted")
-	return syncDir(l.dir)
+	return l.syncDirectory()
 }
 
 // endOffset returns the offset behind the last batch of a file, all of which must be whole.
