@@ -62,9 +62,10 @@ func encodeValue(l lane, s stamp, padding int, random *rand.Rand) []byte {
 	v = binary.BigEndian.AppendUint64(v, s.sequence)
 	v = binary.BigEndian.AppendUint32(v, uint32(l.partition))
 	v = append(append(v, byte(len(l.topic))), l.topic...)
-	for range padding {
-		v = append(v, byte(random.Uint32()))
+	for range padding / 8 {
+		v = binary.BigEndian.AppendUint64(v, random.Uint64())
 	}
+	v = append(v, "padding"[:padding%8]...)
 	return binary.BigEndian.AppendUint32(v, crc32.ChecksumIEEE(v))
 }
 
