@@ -10,6 +10,8 @@ import (
 	"hash/crc32"
 	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -86,6 +88,7 @@ type load struct {
 	t         *testing.T
 	addr      string
 	seed      uint64
+	log       *os.File // of the clients, among the artifacts
 	topics    []powerTopic
 	steady    bool            // no topics come and go
 	ctx       context.Context // of new work
@@ -123,6 +126,11 @@ func newLoad(t *testing.T, addr string, seed uint64, topics []powerTopic) *load 
 		churn:     map[string]*churnTopic{},
 		more:      make(chan struct{}, 1),
 	}
+	log, err := os.OpenFile(filepath.Join(t.ArtifactDir(), "clients.log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.log = log
 	l.ctx, l.stop = context.WithCancel(context.Background())
 	l.sending, l.giveUp = context.WithCancel(context.Background())
 	t.Cleanup(l.end)
@@ -136,6 +144,7 @@ func (l *load) client(opts ...kgo.Opt) *kgo.Client {
 		kgo.MetadataMinAge(20 * time.Millisecond),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }),
 		kgo.DialTimeout(time.Second),
+		kgo.WithLogger(kgo.BasicLogger(l.log, kgo.LogLevelWarn, func() string { return time.Now().Format("15:04:05.000 ") })),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.UnknownTopicRetries(-1),
 		kgo.ProducerLinger(0),
@@ -192,6 +201,9 @@ func (l *load) end() {
 		cl.Close()
 	}
 	l.clients = nil
+	if err := l.log.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+		l.t.Error(err)
+	}
 }
 
 // finish sends the rest, and checks that then everything that was sent is there.

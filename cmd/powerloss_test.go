@@ -68,6 +68,7 @@ func TestPowerLoss(t *testing.T) {
 		if err := l.finish(); err != nil {
 			m.failed(err)
 		}
+		l.end()
 		records += l.acknowledged()
 		total.Add(m.total)
 		m.discard()
