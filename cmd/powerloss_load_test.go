@@ -144,6 +144,7 @@ func (l *load) client(opts ...kgo.Opt) *kgo.Client {
 		kgo.MetadataMinAge(20 * time.Millisecond),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }),
 		kgo.DialTimeout(time.Second),
+		kgo.AlwaysRetryEOF(), // a broker may die between accepting a connection and its first answer, for which records would be given up
 		kgo.WithLogger(kgo.BasicLogger(l.log, kgo.LogLevelWarn, func() string { return time.Now().Format("15:04:05.000 ") })),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.UnknownTopicRetries(-1),
