@@ -10,6 +10,8 @@ import (
 	"hash/crc32"
 	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -62,9 +64,10 @@ func encodeValue(l lane, s stamp, padding int, random *rand.Rand) []byte {
 	v = binary.BigEndian.AppendUint64(v, s.sequence)
 	v = binary.BigEndian.AppendUint32(v, uint32(l.partition))
 	v = append(append(v, byte(len(l.topic))), l.topic...)
-	for range padding {
-		v = append(v, byte(random.Uint32()))
+	for range padding / 8 {
+		v = binary.BigEndian.AppendUint64(v, random.Uint64())
 	}
+	v = append(v, "padding"[:padding%8]...)
 	return binary.BigEndian.AppendUint32(v, crc32.ChecksumIEEE(v))
 }
 
@@ -85,6 +88,7 @@ type load struct {
 	t         *testing.T
 	addr      string
 	seed      uint64
+	log       *os.File // of the clients, among the artifacts
 	topics    []powerTopic
 	steady    bool            // no topics come and go
 	ctx       context.Context // of new work
@@ -122,6 +126,11 @@ func newLoad(t *testing.T, addr string, seed uint64, topics []powerTopic) *load 
 		churn:     map[string]*churnTopic{},
 		more:      make(chan struct{}, 1),
 	}
+	log, err := os.OpenFile(filepath.Join(t.ArtifactDir(), "clients.log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.log = log
 	l.ctx, l.stop = context.WithCancel(context.Background())
 	l.sending, l.giveUp = context.WithCancel(context.Background())
 	t.Cleanup(l.end)
@@ -135,6 +144,8 @@ func (l *load) client(opts ...kgo.Opt) *kgo.Client {
 		kgo.MetadataMinAge(20 * time.Millisecond),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }),
 		kgo.DialTimeout(time.Second),
+		kgo.AlwaysRetryEOF(), // a broker may die between accepting a connection and its first answer, for which records would be given up
+		kgo.WithLogger(kgo.BasicLogger(l.log, kgo.LogLevelWarn, func() string { return time.Now().Format("15:04:05.000 ") })),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.UnknownTopicRetries(-1),
 		kgo.ProducerLinger(0),
@@ -191,6 +202,9 @@ func (l *load) end() {
 		cl.Close()
 	}
 	l.clients = nil
+	if err := l.log.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+		l.t.Error(err)
+	}
 }
 
 // finish sends the rest, and checks that then everything that was sent is there.
