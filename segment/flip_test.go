@@ -98,7 +98,7 @@ func TestFlippedBits(t *testing.T) {
 				places = places[:min(len(places), 50)]
 			}
 			for _, at := range places {
-				dir := copyToMemory(t, from)
+				dir := quickCopy(t, from)
 				must(t, os.Remove(filepath.Join(dir, file)))
 				must(t, os.WriteFile(filepath.Join(dir, file), flipped(at)(slices.Clone(whole)), 0o644))
 				try(t, dir, file, at)
@@ -109,8 +109,8 @@ func TestFlippedBits(t *testing.T) {
 	}
 }
 
-// copyToMemory copies a directory to memory where there is such a place; the copy goes with the test.
-func copyToMemory(t *testing.T, from string) string {
+// quickCopy is copyDir for a directory of many copies: it is made below one temporary directory, to be removed by the caller.
+func quickCopy(t *testing.T, from string) string {
 	t.Helper()
 	to, err := os.MkdirTemp("/dev/shm", "mft-flip-") // memory, where there is such a place: thousands of starts with all their fsyncs
 	if err != nil {

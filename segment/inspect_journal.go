@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -129,6 +130,9 @@ func walkGeneration(data []byte, generation uint64, group func(at int64, index u
 				at += int64(w) + int64(size)
 				continue
 			}
+		}
+		if len(bytes.TrimLeft(rest, "\x00")) == 0 {
+			return nil // room for more
 		}
 		i := findGroup(rest, generation, last)
 		if i < 0 {

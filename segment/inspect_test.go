@@ -94,6 +94,11 @@ func TestInspect(t *testing.T) {
 	if !slices.Equal(proposed, []string{"b", "c"}) {
 		t.Errorf("journal: %q", proposed)
 	}
+	roomy := copyDir(t, crashed)
+	edit(t, generationFile(filepath.Join(roomy, journalName), 2), with(make([]byte, 5000)...))
+	if x := inspect(t, roomy); len(x.findings) > 0 {
+		t.Errorf("zeros behind the journal: %v", x.findings)
+	}
 	part := filepath.Join("topics", testTopic.dirName())
 	for path, want := range map[string]inspected{
 		part:                            {batches: 13},

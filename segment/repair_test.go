@@ -168,7 +168,7 @@ func FuzzRepair(f *testing.F) {
 	f.Add(uint16(0), uint16(batch+5), []byte{})
 	f.Add(uint16(0), uint16(len(segment)), []byte{})
 	f.Fuzz(func(t *testing.T, at, cut uint16, over []byte) {
-		d := copyToMemory(t, closed)
+		d := quickCopy(t, closed)
 		damaged := slices.Clone(segment)
 		damaged = damaged[:len(damaged)-min(len(damaged), int(cut))]
 		if int(at) < len(damaged) {
