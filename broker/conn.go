@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"mft/internal/loopback"
 	"mft/protocol"
 )
 
@@ -93,6 +94,9 @@ func newConn(l *listener, nc net.Conn) *conn {
 
 // serve answers requests until the client leaves or ctx ends.
 func (c *conn) serve(ctx context.Context) {
+	if _, err := loopback.Tune(c.nc); err != nil {
+		c.log.Debug().Err(err).Msg("the connection keeps its congestion control")
+	}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	defer c.cancel()
 	drain, drained := context.WithCancel(context.Background())

@@ -31,7 +31,7 @@ func (a *fetchAnswer) send(nc net.Conn, buf []byte, h protocol.RequestHeader) (_
 	if err != nil {
 		return buf, err
 	}
-	out := recordWriter{nc: nc, buf: copyPool.Get().(*[]byte)}
+	out := recordWriter{nc: nc, sendfileFrom: sendfileFrom, buf: copyPool.Get().(*[]byte)}
 	defer copyPool.Put(out.buf)
 	*out.buf = (*out.buf)[:0]
 
@@ -69,8 +69,10 @@ func (a *fetchAnswer) release() error {
 // large ranges. It never holds a lock of the log: a range stays valid on its
 // own.
 type recordWriter struct {
-	nc  net.Conn
-	buf *[]byte // what is gathered, up to copyChunk
+	nc net.Conn
+	// sendfileFrom is the size of a range from which the kernel sends it.
+	sendfileFrom int64
+	buf          *[]byte // what is gathered, up to copyChunk
 }
 
 func (w *recordWriter) flush() error {
@@ -97,7 +99,7 @@ func (w *recordWriter) bytes(p []byte) error {
 }
 
 func (w *recordWriter) records(r *segment.Range) error {
-	if tcp, ok := w.nc.(*net.TCPConn); ok && canSendfile && r.Len() >= sendfileFrom {
+	if tcp, ok := w.nc.(*net.TCPConn); ok && canSendfile && r.Len() >= w.sendfileFrom {
 		if err := w.flush(); err != nil {
 			return err
 		}

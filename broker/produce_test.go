@@ -216,12 +216,12 @@ func TestBadBatchesAreRefusedAndNotStored(t *testing.T) {
 	}
 }
 
-func testBatch(t *testing.T, codec protocol.Codec, values ...string) protocol.Batch {
+func testBatch(t testing.TB, codec protocol.Codec, values ...string) protocol.Batch {
 	t.Helper()
 	return encode(t, protocol.BatchOptions{Codec: codec}, values...)
 }
 
-func encode(t *testing.T, o protocol.BatchOptions, values ...string) protocol.Batch {
+func encode(t testing.TB, o protocol.BatchOptions, values ...string) protocol.Batch {
 	t.Helper()
 	records := make([]protocol.Record, len(values))
 	for i, v := range values {
@@ -293,7 +293,7 @@ func fixCRC(b []byte) {
 	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], crc32.MakeTable(crc32.Castagnoli)))
 }
 
-func mustTopic(t *testing.T, r *running, name string) *topicMeta {
+func mustTopic(t testing.TB, r *running, name string) *topicMeta {
 	t.Helper()
 	m, err := r.newTopic(name, 1, nil)
 	if err != nil {

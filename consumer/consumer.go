@@ -21,6 +21,8 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"mft/internal/loopback"
 )
 
 // DefaultConnectTimeout is how long a call that is meant to end waits for the
@@ -73,6 +75,7 @@ func (c *Config) clientOptions(watch *brokerWatch) []kgo.Opt {
 	return []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID(c.ClientID),
+		kgo.Dialer(loopback.Dialer(c.Logger)),
 		kgo.WithHooks(watch),
 		kgo.WithLogger(clientLog{c.Logger}),
 		kgo.DisableClientMetrics(),

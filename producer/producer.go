@@ -22,6 +22,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"mft/internal/loopback"
 	"mft/protocol"
 )
 
@@ -152,6 +153,7 @@ func (p *Producer) clientOptions() ([]kgo.Opt, error) {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(p.cfg.Brokers...),
 		kgo.ClientID(p.cfg.ClientID),
+		kgo.Dialer(loopback.Dialer(p.log)),
 		kgo.WithHooks(p.watch),
 		kgo.WithLogger(clientLog{p.log}),
 		kgo.DisableClientMetrics(),
