@@ -43,6 +43,7 @@ type Broker struct {
 		next, end int64 // ids [next, end) may be handed out
 	}
 
+	inFlight  *inFlight
 	connCount atomic.Int64
 	conns     sync.WaitGroup
 }
@@ -55,7 +56,7 @@ func New(cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{cfg: cfg, log: cfg.Logger, meta: newMetadata()}
+	b := &Broker{cfg: cfg, log: cfg.Logger, meta: newMetadata(), inFlight: newInFlight(cfg.MaxInFlightBytes, cfg.holdTimeout)}
 	b.store, err = segment.Open(cfg.Data, segment.Options{
 		Logger:   cfg.Logger,
 		Clock:    cfg.Clock,

@@ -28,6 +28,14 @@ const (
 	// takes several times its size on the wire.
 	maxControlFrame = 16 << 20
 
+	// maxPipelinedFrame is the largest request other than Produce that is read
+	// while earlier ones are not answered: what is begun is in memory.
+	maxPipelinedFrame = 64 << 10
+
+	// readBuffer is the part of a request's frame that must have come before
+	// anything more is done for it.
+	readBuffer = 4 << 10
+
 	// maxPooledFrame is the largest frame buffer that is kept for reuse.
 	maxPooledFrame = 4 << 20
 )
@@ -54,10 +62,11 @@ type conn struct {
 	drain  context.Context
 
 	pending chan pending
+	body    *lease // of the frame whose body is being read, else nil
 
 	deadline struct {
 		sync.Mutex
-		set      time.Time // when the read deadline was last moved
+		until    time.Time // when reading is interrupted
 		stopping bool
 	}
 }
@@ -66,6 +75,8 @@ type conn struct {
 type pending struct {
 	header protocol.RequestHeader
 	reply  reply
+	held   *lease        // given back when reply has returned; may be nil
+	reach  chan struct{} // instead of a request: closed when all before it are answered
 }
 
 // reply finishes a request on the connection's writer. It may wait, while
@@ -143,32 +154,50 @@ func (c *conn) close() {
 // Read reads from the socket; the idle timeout starts anew with each call. It
 // makes conn the io.Reader below the frame reader.
 func (c *conn) Read(p []byte) (int, error) {
-	c.deadline.Lock()
-	if now := time.Now(); !c.deadline.stopping && now.Sub(c.deadline.set) > time.Second {
-		c.deadline.set = now
-		if err := c.nc.SetReadDeadline(now.Add(c.b.cfg.IdleTimeout)); err != nil {
-			c.deadline.Unlock()
+	began := time.Now()
+	for now := began; ; now = time.Now() {
+		if c.body.overdue(now) {
+			return 0, fmt.Errorf("a request of %d bytes had not come whole after %v while others waited for memory: send smaller requests", c.body.n, c.b.cfg.holdTimeout)
+		}
+		stopping, err := c.limitReading(now)
+		if err != nil {
 			return 0, err
 		}
+		n, err := c.nc.Read(p)
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || stopping || time.Since(began) >= c.b.cfg.IdleTimeout {
+			return n, err
+		}
 	}
-	c.deadline.Unlock()
-	return c.nc.Read(p)
+}
+
+// limitReading sets the read deadline for a Read that begins now, unless the
+// one that is set will do. It does nothing when the connection is stopping:
+// the deadline has passed for good.
+func (c *conn) limitReading(now time.Time) (stopping bool, err error) {
+	limit := c.b.cfg.IdleTimeout
+	if c.body != nil {
+		limit = min(limit, holdCheck)
+	}
+	c.deadline.Lock()
+	defer c.deadline.Unlock()
+	if left := c.deadline.until.Sub(now); c.deadline.stopping || left > limit/2 && left <= limit {
+		return c.deadline.stopping, nil
+	}
+	c.deadline.until = now.Add(limit)
+	return false, c.nc.SetReadDeadline(c.deadline.until)
 }
 
 // read begins requests until the client is gone (nil), the broker stops
 // (nil), or the client sends what cannot be answered (an error).
 func (c *conn) read() error {
-	br := bufio.NewReaderSize(c, 4096)
+	br := bufio.NewReaderSize(c, readBuffer)
 	for c.ctx.Err() == nil {
-		start, err := br.Peek(6) // length and API key
+		start, err := br.Peek(6)
 		if err != nil {
 			return readEnd(err, len(start))
 		}
-		limit, buf := min(maxControlFrame, c.b.cfg.MaxFrameBytes), (*[]byte)(nil)
-		if binary.BigEndian.Uint16(start[4:]) == uint16(kmsg.Produce) {
-			limit, buf = c.b.cfg.MaxFrameBytes, framePool.Get().(*[]byte)
-		}
-		if err := c.readRequest(br, limit, buf); err != nil {
+		length, key := int32(binary.BigEndian.Uint32(start)), int16(binary.BigEndian.Uint16(start[4:]))
+		if err := c.readRequest(br, int(length), key == int16(kmsg.Produce)); err != nil {
 			return err
 		}
 	}
@@ -193,35 +222,75 @@ func readEnd(err error, have int) error {
 	return err
 }
 
-// readRequest reads one request, into buf where there is one, and begins it.
-func (c *conn) readRequest(br *bufio.Reader, limit int, buf *[]byte) error {
+// readRequest reads one request, whose length is announced, and begins it.
+func (c *conn) readRequest(br *bufio.Reader, length int, produce bool) error {
+	limit := c.b.cfg.MaxFrameBytes
+	if !produce {
+		limit = min(limit, maxControlFrame)
+	}
+	held := &lease{}
+	if length > 0 && length <= limit { // else ReadFrame says what is wrong
+		// Who announces much and sends nothing takes nothing.
+		if start, err := br.Peek(min(4+length, readBuffer)); err != nil {
+			return c.readFailed(err, len(start))
+		}
+		if !produce && length > maxPipelinedFrame {
+			c.awaitAnswers()
+		}
+		var err error
+		if held, err = c.b.inFlight.take(c.ctx, int64(length)); err != nil {
+			return nil // the connection or the broker ends
+		}
+		defer func() { held.release() }()
+	}
+	var buf *[]byte
 	var into []byte
-	if buf != nil {
+	if produce {
+		buf = framePool.Get().(*[]byte)
 		into = *buf
 	}
+	c.body = held
 	frame, err := protocol.ReadFrame(br, into, limit)
+	c.body = nil
 	if err != nil {
-		if c.ctx.Err() != nil {
-			return nil
-		}
-		return readEnd(err, 1)
+		return c.readFailed(err, 1)
 	}
 	h, req, err := protocol.ParseRequest(frame)
-	var begun reply
+	next := pending{header: h}
 	if err != nil {
 		var answerable bool
-		if begun, answerable = c.refuse(h, err); !answerable {
+		if next.reply, answerable = c.refuse(h, err); !answerable {
 			return err
 		}
 	} else {
-		begun = c.begin(h, req)
+		next.reply = c.begin(h, req, held)
 	}
-	if buf != nil && cap(frame) <= maxPooledFrame {
-		*buf = frame[:0]
-		framePool.Put(buf)
+	if produce {
+		if cap(frame) <= maxPooledFrame {
+			*buf = frame[:0]
+			framePool.Put(buf)
+		}
+	} else if length > maxPipelinedFrame {
+		next.held, held = held, &lease{} // the writer's now
 	}
-	c.pending <- pending{h, begun}
+	held.release()
+	c.pending <- next
 	return nil
+}
+
+// readFailed is readEnd for a request of which so much has come.
+func (c *conn) readFailed(err error, have int) error {
+	if c.ctx.Err() != nil {
+		return nil
+	}
+	return readEnd(err, have)
+}
+
+// awaitAnswers waits until every request that was begun is answered.
+func (c *conn) awaitAnswers() {
+	reached := make(chan struct{})
+	c.pending <- pending{reach: reached}
+	<-reached
 }
 
 // write finishes requests in order and sends their answers, until pending is
@@ -230,10 +299,16 @@ func (c *conn) write() {
 	var buf []byte
 	broken := false
 	for p := range c.pending {
+		if p.reach != nil {
+			close(p.reach)
+			continue
+		}
 		if broken {
+			p.held.release()
 			continue
 		}
 		a := p.reply()
+		p.held.release()
 		var err error
 		buf, err = c.send(buf, p.header, a)
 		if err != nil && c.ctx.Err() == nil && !isReset(err) {

@@ -39,7 +39,7 @@ type fetchAnswer struct {
 }
 
 // fetch reads what there is, waiting for min_bytes if need be.
-func (c *conn) fetch(req *kmsg.FetchRequest) answer {
+func (c *conn) fetch(req *kmsg.FetchRequest, held *lease) answer {
 	a := &fetchAnswer{}
 	if req.SessionID != 0 {
 		a.ErrorCode = kerr.FetchSessionIDNotFound.Code
@@ -49,6 +49,7 @@ func (c *conn) fetch(req *kmsg.FetchRequest) answer {
 	wait := min(time.Duration(req.MaxWaitMillis)*time.Millisecond, maxFetchWait)
 	n, failed := readParts(a.parts, int(req.MaxBytes))
 	if !ready && !failed && n < int(req.MinBytes) && wait > 0 {
+		held.release()
 		c.awaitRecords(a.parts, req, wait)
 	}
 	for i := range a.parts {
