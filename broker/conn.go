@@ -62,7 +62,10 @@ type conn struct {
 	drain  context.Context
 
 	pending chan pending
-	body    *lease // of the frame whose body is being read, else nil
+	// held is what the reader holds for the request that it reads; reading
+	// says that its body is on the way.
+	held    lease
+	reading bool
 
 	deadline struct {
 		sync.Mutex
@@ -156,8 +159,8 @@ func (c *conn) close() {
 func (c *conn) Read(p []byte) (int, error) {
 	began := time.Now()
 	for now := began; ; now = time.Now() {
-		if c.body.overdue(now) {
-			return 0, fmt.Errorf("a request of %d bytes had not come whole after %v while others waited for memory: send smaller requests", c.body.n, c.b.cfg.holdTimeout)
+		if c.held.overdue(now) {
+			return 0, fmt.Errorf("a request of %d bytes had not come whole after %v while others waited for memory: send smaller requests", c.held.n, c.b.cfg.holdTimeout)
 		}
 		stopping, err := c.limitReading(now)
 		if err != nil {
@@ -175,7 +178,7 @@ func (c *conn) Read(p []byte) (int, error) {
 // the deadline has passed for good.
 func (c *conn) limitReading(now time.Time) (stopping bool, err error) {
 	limit := c.b.cfg.IdleTimeout
-	if c.body != nil {
+	if c.reading {
 		limit = min(limit, holdCheck)
 	}
 	c.deadline.Lock()
@@ -228,7 +231,6 @@ func (c *conn) readRequest(br *bufio.Reader, length int, produce bool) error {
 	if !produce {
 		limit = min(limit, maxControlFrame)
 	}
-	held := &lease{}
 	if length > 0 && length <= limit { // else ReadFrame says what is wrong
 		// Who announces much and sends nothing takes nothing.
 		if start, err := br.Peek(min(4+length, readBuffer)); err != nil {
@@ -238,10 +240,10 @@ func (c *conn) readRequest(br *bufio.Reader, length int, produce bool) error {
 			c.awaitAnswers()
 		}
 		var err error
-		if held, err = c.b.inFlight.take(c.ctx, int64(length)); err != nil {
+		if c.held, err = c.b.inFlight.take(c.ctx, int64(length)); err != nil {
 			return nil // the connection or the broker ends
 		}
-		defer func() { held.release() }()
+		defer c.held.release()
 	}
 	var buf *[]byte
 	var into []byte
@@ -249,31 +251,32 @@ func (c *conn) readRequest(br *bufio.Reader, length int, produce bool) error {
 		buf = framePool.Get().(*[]byte)
 		into = *buf
 	}
-	c.body = held
+	c.reading = true
 	frame, err := protocol.ReadFrame(br, into, limit)
-	c.body = nil
+	c.reading = false
 	if err != nil {
 		return c.readFailed(err, 1)
 	}
 	h, req, err := protocol.ParseRequest(frame)
 	next := pending{header: h}
+	if !produce && length > maxPipelinedFrame {
+		next.held = &lease{}
+		*next.held, c.held = c.held, *next.held // the writer's from here on
+	}
 	if err != nil {
 		var answerable bool
 		if next.reply, answerable = c.refuse(h, err); !answerable {
+			next.held.release()
 			return err
 		}
 	} else {
-		next.reply = c.begin(h, req, held)
+		next.reply = c.begin(h, req, next.held)
 	}
-	if produce {
-		if cap(frame) <= maxPooledFrame {
-			*buf = frame[:0]
-			framePool.Put(buf)
-		}
-	} else if length > maxPipelinedFrame {
-		next.held, held = held, &lease{} // the writer's now
+	if produce && cap(frame) <= maxPooledFrame {
+		*buf = frame[:0]
+		framePool.Put(buf)
 	}
-	held.release()
+	c.held.release()
 	c.pending <- next
 	return nil
 }

@@ -46,18 +46,18 @@ type lease struct {
 
 // take waits until n bytes are free, behind those who waited before. It fails
 // when ctx ends, with its error.
-func (f *inFlight) take(ctx context.Context, n int64) (*lease, error) {
+func (f *inFlight) take(ctx context.Context, n int64) (lease, error) {
 	n = min(n, f.limit)
 	if !f.sem.TryAcquire(n) {
 		f.waiting.Add(1)
 		err := f.sem.Acquire(ctx, n)
 		f.waiting.Add(-1)
 		if err != nil {
-			return nil, err
+			return lease{}, err
 		}
 	}
 	f.used.Add(n)
-	return &lease{f, n, time.Now()}, nil
+	return lease{f, n, time.Now()}, nil
 }
 
 // release gives the bytes back. Releasing again does nothing.

@@ -87,12 +87,13 @@ func (c *conn) produce(req *kmsg.ProduceRequest) reply {
 // append checks a partition's records and appends them.
 func (c *conn) append(t *topic, l *segment.Log, records []byte) (segment.Appended, error) {
 	batch, rest, err := protocol.NextBatch(records)
-	var bad *protocol.BatchError
-	switch {
-	case err != nil && !errors.As(err, &bad):
+	if err != nil {
+		if bad := (*protocol.BatchError)(nil); errors.As(err, &bad) {
+			return segment.Appended{}, err
+		}
 		return segment.Appended{}, apiError(kerr.CorruptMessage, fmt.Sprintf("the records are not a whole record batch: %v", err))
-	case err != nil:
-		return segment.Appended{}, err
+	}
+	switch {
 	case len(rest) > 0:
 		return segment.Appended{}, apiError(kerr.InvalidRecord, "a produce request may hold one record batch for each partition, this one holds more")
 	case len(batch) > t.config.maxMessageBytes:
@@ -114,13 +115,19 @@ func (c *conn) append(t *topic, l *segment.Log, records []byte) (segment.Appende
 // awaitDurable waits until every append is durable, and turns those that did
 // not get there in time into errors.
 func (c *conn) awaitDurable(waits []appended, timeout time.Duration) {
-	ctx := c.drain
-	if timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
-		defer cancel()
-	}
+	ctx := context.Context(nil) // made when something is to be waited for
 	for _, w := range waits {
+		if w.log.HighWatermark() >= w.end {
+			continue
+		}
+		if ctx == nil {
+			ctx = c.drain
+			if timeout > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, timeout)
+				defer cancel()
+			}
+		}
 		err := w.log.Wait(ctx, w.end)
 		if err == nil {
 			continue
