@@ -119,7 +119,7 @@ type Log struct {
 	cursors   [3]mark // where recent reads ended
 	cursor    int     // the one to be replaced next
 	waiters   []*waiter
-	watchers  map[*Waiter]struct{}
+	watchers  []watcher
 	recovered Recovery
 
 	highOffset atomic.Int64 // high.offset, for those who need nothing else
