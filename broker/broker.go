@@ -83,6 +83,10 @@ func (b *Broker) open() error {
 		byName:   map[string]*topic{},
 		byID:     map[topicID]*topic{},
 	}
+	var err error
+	if b.topics.fileLimit, err = openFileLimit(); err != nil {
+		return fmt.Errorf("ask how many files may be open: %w", err)
+	}
 	if b.meta.clusterID() == "" {
 		id, err := newClusterID()
 		if err != nil {

@@ -198,3 +198,30 @@ func TestListOffsetsByTime(t *testing.T) {
 		t.Errorf("end %d", e.Offset)
 	}
 }
+
+func TestPartitionsAreBoundedByOpenFiles(t *testing.T) {
+	r := startBroker(t)
+	r.topics.change.Lock()
+	r.topics.fileLimit = 300 // 256 of them are reserved
+	r.topics.change.Unlock()
+	ctx := testContext(t)
+	m, err := r.newTopic("wide", 45, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.topics.create(ctx, m); !errors.Is(err, kerr.PolicyViolation) {
+		t.Errorf("45 partitions: %v", err)
+	}
+	if m, err = r.newTopic("fits", 40, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.topics.create(ctx, m); err != nil {
+		t.Errorf("40 partitions: %v", err)
+	}
+	if err := r.topics.grow(ctx, "fits", 45, false); !errors.Is(err, kerr.PolicyViolation) {
+		t.Errorf("5 more: %v", err)
+	}
+	if err := r.topics.grow(ctx, "fits", 44, false); err != nil {
+		t.Errorf("4 more: %v", err)
+	}
+}
