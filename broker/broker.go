@@ -129,13 +129,18 @@ func newClusterID() (string, error) {
 	return base64.RawURLEncoding.EncodeToString(id[:]), nil
 }
 
-// propose makes a metadata change durable and applied.
+// propose makes a metadata change durable and applied. Once begun it is seen
+// through: a client that leaves meanwhile must not keep us from knowing
+// whether the change was made, since what is served has to agree with it.
 func (b *Broker) propose(ctx context.Context, e metaEntry) error {
 	entry, err := json.Marshal(e)
 	if err != nil {
 		return err
 	}
-	return b.store.Propose(ctx, entry)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return b.store.Propose(context.WithoutCancel(ctx), entry)
 }
 
 // Addrs returns the bound addresses, in the order of Config.Listeners.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -35,6 +36,10 @@ const (
 	// readBuffer is the part of a request's frame that must have come before
 	// anything more is done for it.
 	readBuffer = 4 << 10
+
+	// writePiece is how much is sent at a time: a client that takes it slowly,
+	// but takes it, is not idle.
+	writePiece = 4 << 20
 
 	// maxPooledFrame is the largest frame buffer that is kept for reuse.
 	maxPooledFrame = 4 << 20
@@ -66,6 +71,8 @@ type conn struct {
 	// says that its body is on the way.
 	held    lease
 	reading bool
+
+	wrote atomic.Int64 // when the writer last began to write, ns since 1970
 
 	deadline struct {
 		sync.Mutex
@@ -154,8 +161,8 @@ func (c *conn) close() {
 	}
 }
 
-// Read reads from the socket; the idle timeout starts anew with each call. It
-// makes conn the io.Reader below the frame reader.
+// Read reads from the socket; the idle timeout starts anew with each call and
+// with each write. It makes conn the io.Reader below the frame reader.
 func (c *conn) Read(p []byte) (int, error) {
 	began := time.Now()
 	for now := began; ; now = time.Now() {
@@ -167,7 +174,10 @@ func (c *conn) Read(p []byte) (int, error) {
 			return 0, err
 		}
 		n, err := c.nc.Read(p)
-		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || stopping || time.Since(began) >= c.b.cfg.IdleTimeout {
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || stopping {
+			return n, err
+		}
+		if moved := time.Unix(0, c.wrote.Load()); min(time.Since(began), time.Since(moved)) >= c.b.cfg.IdleTimeout {
 			return n, err
 		}
 	}
@@ -332,18 +342,38 @@ func (c *conn) send(buf []byte, h protocol.RequestHeader, a answer) ([]byte, err
 	if a.response == nil && a.fetch == nil {
 		return buf, nil
 	}
-	if c.ctx.Err() == nil {
-		if err := c.nc.SetWriteDeadline(time.Now().Add(c.b.cfg.IdleTimeout)); err != nil {
-			return buf, err
-		}
-	}
 	if a.fetch != nil {
-		return a.fetch.send(c.nc, buf, h)
+		return a.fetch.send(c, buf, h)
 	}
 	buf = append(buf[:0], 0, 0, 0, 0)
 	buf = protocol.AppendResponseHeader(buf, h)
 	buf = a.response.AppendTo(buf)
 	binary.BigEndian.PutUint32(buf, uint32(len(buf)-4))
-	_, err := c.nc.Write(buf)
-	return buf, err
+	return buf, c.writeAll(buf)
+}
+
+// writeAll writes p, in pieces of which each may take IdleTimeout.
+func (c *conn) writeAll(p []byte) error {
+	for len(p) > 0 {
+		if err := c.limitWriting(); err != nil {
+			return err
+		}
+		n, err := c.nc.Write(p[:min(len(p), writePiece)])
+		if err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
+}
+
+// limitWriting sets the write deadline for a piece that is written now. When
+// the connection is stopping, closing it is what ends a write.
+func (c *conn) limitWriting() error {
+	if c.ctx.Err() != nil {
+		return nil
+	}
+	now := time.Now()
+	c.wrote.Store(now.UnixNano())
+	return c.nc.SetWriteDeadline(now.Add(c.b.cfg.IdleTimeout))
 }

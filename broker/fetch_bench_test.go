@@ -203,12 +203,14 @@ func BenchmarkFetchSend(b *testing.B) {
 	if !canSendfile {
 		b.Skip("needs sendfile: Linux")
 	}
-	_, l := filledLog(b, 8<<10)
+	r, l := filledLog(b, 8<<10)
 	scratch := make([]byte, 1<<20)
 	for size := 16 << 10; size <= 4<<20; size *= 2 {
 		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
 			server, client := loopbackPair(b)
-			go serveRanges(b, server, l, size)
+			c := newConn(r.listeners[0], server)
+			c.ctx = b.Context()
+			go serveRanges(b, c, l, size)
 			var took [2]time.Duration
 			b.ResetTimer()
 			for range b.N {
@@ -235,12 +237,12 @@ func BenchmarkFetchSend(b *testing.B) {
 
 // serveRanges sends a range of about size bytes, its length in front, for each
 // byte that comes in: by sendfile for 0, through memory for 1.
-func serveRanges(b *testing.B, nc net.Conn, l *segment.Log, size int) {
-	w := recordWriter{nc: nc, buf: copyPool.Get().(*[]byte)}
+func serveRanges(b *testing.B, c *conn, l *segment.Log, size int) {
+	w := recordWriter{c: c, buf: copyPool.Get().(*[]byte)}
 	defer copyPool.Put(w.buf)
 	var way [1]byte
 	for offset := int64(0); ; {
-		if _, err := io.ReadFull(nc, way[:]); err != nil {
+		if _, err := io.ReadFull(c.nc, way[:]); err != nil {
 			return // the benchmark is over
 		}
 		w.sendfileFrom = int64(way[0]) << 40
