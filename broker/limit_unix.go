@@ -15,7 +15,7 @@ func openFileLimit() (int, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return 0, err
 	}
-	if uint64(limit.Cur) > math.MaxInt32 {
+	if limit.Cur > math.MaxInt32 {
 		return 0, nil
 	}
 	return int(limit.Cur), nil

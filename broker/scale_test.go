@@ -259,7 +259,11 @@ func (c *child) connect(n int) {
 	ask := request(kmsg.NewPtrApiVersionsRequest(), 0, 1)
 	for range n {
 		nc := c.dial()
-		c.t.Cleanup(func() { nc.Close() })
+		c.t.Cleanup(func() {
+			if err := nc.Close(); err != nil {
+				c.t.Error(err)
+			}
+		})
 		if _, err := nc.Write(ask); err != nil {
 			c.t.Fatal(err)
 		}
