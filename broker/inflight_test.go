@@ -62,9 +62,9 @@ func awaitCondition(t testing.TB, what string, ok func() bool) {
 
 func TestMemoryOfRequestsIsBounded(t *testing.T) {
 	const (
-		bound       = 8 << 20
+		bound       = 4 << 20
 		connections = 64
-		each        = 5
+		each        = 3
 	)
 	r := startBroker(t, func(c *Config) {
 		c.MaxInFlightBytes = bound
@@ -75,7 +75,7 @@ func TestMemoryOfRequestsIsBounded(t *testing.T) {
 	}
 	// All clients send the same bytes, so what is in memory more than once is
 	// the broker's.
-	frame := produceRequest(t, 0, testBatch(t, protocol.None, strings.Repeat("v", 3<<20)), 1)
+	frame := produceRequest(t, 0, testBatch(t, protocol.None, strings.Repeat("v", 1<<20)), 1)
 	var before, now runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -122,7 +122,7 @@ func TestMemoryOfRequestsIsBounded(t *testing.T) {
 	if used := r.inFlight.used.Load(); used != 0 {
 		t.Errorf("%d bytes in flight when nothing is under way", used)
 	}
-	// Unbounded, 64 connections would hold 192 MiB of frames. The collector
+	// Unbounded, 64 connections would hold 64 MiB of frames. The collector
 	// lets garbage grow to as much as what is in use.
 	if grown := int64(peak) - int64(before.HeapInuse); grown > 10*bound {
 		t.Errorf("the heap grew by %d bytes, bound %d", grown, bound)
