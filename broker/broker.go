@@ -43,6 +43,7 @@ type Broker struct {
 		next, end int64 // ids [next, end) may be handed out
 	}
 
+	inFlight  *inFlight
 	connCount atomic.Int64
 	conns     sync.WaitGroup
 }
@@ -55,7 +56,7 @@ func New(cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{cfg: cfg, log: cfg.Logger, meta: newMetadata()}
+	b := &Broker{cfg: cfg, log: cfg.Logger, meta: newMetadata(), inFlight: newInFlight(cfg.MaxInFlightBytes, cfg.holdTimeout)}
 	b.store, err = segment.Open(cfg.Data, segment.Options{
 		Logger:   cfg.Logger,
 		Clock:    cfg.Clock,
@@ -83,6 +84,10 @@ func (b *Broker) open() error {
 		defaults: b.cfg.TopicDefaults,
 		byName:   map[string]*topic{},
 		byID:     map[topicID]*topic{},
+	}
+	var err error
+	if b.topics.fileLimit, err = openFileLimit(); err != nil {
+		return fmt.Errorf("ask how many files may be open: %w", err)
 	}
 	if b.meta.clusterID() == "" {
 		id, err := newClusterID()
@@ -126,13 +131,18 @@ func newClusterID() (string, error) {
 	return base64.RawURLEncoding.EncodeToString(id[:]), nil
 }
 
-// propose makes a metadata change durable and applied.
+// propose makes a metadata change durable and applied. Once begun it is seen
+// through: a client that leaves meanwhile must not keep us from knowing
+// whether the change was made, since what is served has to agree with it.
 func (b *Broker) propose(ctx context.Context, e metaEntry) error {
 	entry, err := json.Marshal(e)
 	if err != nil {
 		return err
 	}
-	return b.store.Propose(ctx, entry)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return b.store.Propose(context.WithoutCancel(ctx), entry)
 }
 
 // Addrs returns the bound addresses, in the order of Config.Listeners.

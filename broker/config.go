@@ -42,6 +42,11 @@ type Config struct {
 
 	// MaxFrameBytes bounds one request (Kafka's socket.request.max.bytes).
 	MaxFrameBytes int
+	// MaxInFlightBytes bounds the requests, of all connections together, that
+	// are being read or handled (Kafka's queued.max.request.bytes).
+	// Connections wait with reading further ones; a single request that is
+	// longer is let in when it is alone.
+	MaxInFlightBytes int64
 	// MaxConnections bounds the open connections; further ones are closed at
 	// once.
 	MaxConnections int
@@ -59,6 +64,8 @@ type Config struct {
 	Logger zerolog.Logger
 	// Clock is the time source of groups and logs; nil means time.Now.
 	Clock func() time.Time
+
+	holdTimeout time.Duration // for tests; see inFlight
 }
 
 // DefaultConfig is a broker on the loopback interface's standard port with
@@ -74,10 +81,11 @@ func DefaultConfig() Config {
 }
 
 const (
-	defaultMaxFrameBytes  = 100 << 20
-	defaultMaxConnections = 10_000
-	defaultIdleTimeout    = 10 * time.Minute
-	defaultDrainTimeout   = 5 * time.Second
+	defaultMaxFrameBytes    = 100 << 20
+	defaultMaxInFlightBytes = 256 << 20
+	defaultMaxConnections   = 10_000
+	defaultIdleTimeout      = 10 * time.Minute
+	defaultDrainTimeout     = 5 * time.Second
 
 	// maxPartitions bounds the partitions of one topic, so that a typing
 	// error does not fill the disk with directories.
@@ -103,6 +111,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.MaxFrameBytes <= 0 {
 		c.MaxFrameBytes = defaultMaxFrameBytes
+	}
+	if c.MaxInFlightBytes <= 0 {
+		c.MaxInFlightBytes = defaultMaxInFlightBytes
+	}
+	if c.holdTimeout <= 0 {
+		c.holdTimeout = defaultHoldTimeout
 	}
 	if c.MaxConnections <= 0 {
 		c.MaxConnections = defaultMaxConnections

@@ -271,6 +271,7 @@ func (b *Broker) describeBrokerConfigs(names []string) []kmsg.DescribeConfigsRes
 		{"log.dirs", b.cfg.Data, kmsg.ConfigTypeString},
 		{"max.connections", fmt.Sprint(b.cfg.MaxConnections), kmsg.ConfigTypeInt},
 		{"num.partitions", fmt.Sprint(b.cfg.DefaultPartitions), kmsg.ConfigTypeInt},
+		{"queued.max.request.bytes", fmt.Sprint(b.cfg.MaxInFlightBytes), kmsg.ConfigTypeLong},
 		{"socket.request.max.bytes", fmt.Sprint(b.cfg.MaxFrameBytes), kmsg.ConfigTypeInt},
 	} {
 		if names != nil && !slices.Contains(names, s.name) {

@@ -10,11 +10,13 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"mft/internal/loopback"
 	"mft/protocol"
 )
 
@@ -26,6 +28,18 @@ const (
 	// maxControlFrame bounds every request but Produce: decoded, a request
 	// takes several times its size on the wire.
 	maxControlFrame = 16 << 20
+
+	// maxPipelinedFrame is the largest request other than Produce that is read
+	// while earlier ones are not answered: what is begun is in memory.
+	maxPipelinedFrame = 64 << 10
+
+	// readBuffer is the part of a request's frame that must have come before
+	// anything more is done for it.
+	readBuffer = 4 << 10
+
+	// writePiece is how much is sent at a time: a client that takes it slowly,
+	// but takes it, is not idle.
+	writePiece = 4 << 20
 
 	// maxPooledFrame is the largest frame buffer that is kept for reuse.
 	maxPooledFrame = 4 << 20
@@ -53,10 +67,16 @@ type conn struct {
 	drain  context.Context
 
 	pending chan pending
+	// held is what the reader holds for the request that it reads; reading
+	// says that its body is on the way.
+	held    lease
+	reading bool
+
+	wrote atomic.Int64 // when the writer last began to write, ns since 1970
 
 	deadline struct {
 		sync.Mutex
-		set      time.Time // when the read deadline was last moved
+		until    time.Time // when reading is interrupted
 		stopping bool
 	}
 }
@@ -65,6 +85,8 @@ type conn struct {
 type pending struct {
 	header protocol.RequestHeader
 	reply  reply
+	held   *lease        // given back when reply has returned; may be nil
+	reach  chan struct{} // instead of a request: closed when all before it are answered
 }
 
 // reply finishes a request on the connection's writer. It may wait, while
@@ -93,6 +115,9 @@ func newConn(l *listener, nc net.Conn) *conn {
 
 // serve answers requests until the client leaves or ctx ends.
 func (c *conn) serve(ctx context.Context) {
+	if _, err := loopback.Tune(c.nc); err != nil {
+		c.log.Debug().Err(err).Msg("the connection keeps its congestion control")
+	}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	defer c.cancel()
 	drain, drained := context.WithCancel(context.Background())
@@ -136,35 +161,56 @@ func (c *conn) close() {
 	}
 }
 
-// Read reads from the socket; the idle timeout starts anew with each call. It
-// makes conn the io.Reader below the frame reader.
+// Read reads from the socket; the idle timeout starts anew with each call and
+// with each write. It makes conn the io.Reader below the frame reader.
 func (c *conn) Read(p []byte) (int, error) {
-	c.deadline.Lock()
-	if now := time.Now(); !c.deadline.stopping && now.Sub(c.deadline.set) > time.Second {
-		c.deadline.set = now
-		if err := c.nc.SetReadDeadline(now.Add(c.b.cfg.IdleTimeout)); err != nil {
-			c.deadline.Unlock()
+	began := time.Now()
+	for now := began; ; now = time.Now() {
+		if c.held.overdue(now) {
+			return 0, fmt.Errorf("a request of %d bytes had not come whole after %v while others waited for memory: send smaller requests", c.held.n, c.b.cfg.holdTimeout)
+		}
+		stopping, err := c.limitReading(now)
+		if err != nil {
 			return 0, err
 		}
+		n, err := c.nc.Read(p)
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || stopping {
+			return n, err
+		}
+		if moved := time.Unix(0, c.wrote.Load()); min(time.Since(began), time.Since(moved)) >= c.b.cfg.IdleTimeout {
+			return n, err
+		}
 	}
-	c.deadline.Unlock()
-	return c.nc.Read(p)
+}
+
+// limitReading sets the read deadline for a Read that begins now, unless the
+// one that is set will do. It does nothing when the connection is stopping:
+// the deadline has passed for good.
+func (c *conn) limitReading(now time.Time) (stopping bool, err error) {
+	limit := c.b.cfg.IdleTimeout
+	if c.reading {
+		limit = min(limit, holdCheck)
+	}
+	c.deadline.Lock()
+	defer c.deadline.Unlock()
+	if left := c.deadline.until.Sub(now); c.deadline.stopping || left > limit/2 && left <= limit {
+		return c.deadline.stopping, nil
+	}
+	c.deadline.until = now.Add(limit)
+	return false, c.nc.SetReadDeadline(c.deadline.until)
 }
 
 // read begins requests until the client is gone (nil), the broker stops
 // (nil), or the client sends what cannot be answered (an error).
 func (c *conn) read() error {
-	br := bufio.NewReaderSize(c, 4096)
+	br := bufio.NewReaderSize(c, readBuffer)
 	for c.ctx.Err() == nil {
-		start, err := br.Peek(6) // length and API key
+		start, err := br.Peek(6)
 		if err != nil {
 			return readEnd(err, len(start))
 		}
-		limit, buf := min(maxControlFrame, c.b.cfg.MaxFrameBytes), (*[]byte)(nil)
-		if binary.BigEndian.Uint16(start[4:]) == uint16(kmsg.Produce) {
-			limit, buf = c.b.cfg.MaxFrameBytes, framePool.Get().(*[]byte)
-		}
-		if err := c.readRequest(br, limit, buf); err != nil {
+		length, key := int32(binary.BigEndian.Uint32(start)), int16(binary.BigEndian.Uint16(start[4:]))
+		if err := c.readRequest(br, int(length), key == int16(kmsg.Produce)); err != nil {
 			return err
 		}
 	}
@@ -189,35 +235,75 @@ func readEnd(err error, have int) error {
 	return err
 }
 
-// readRequest reads one request, into buf where there is one, and begins it.
-func (c *conn) readRequest(br *bufio.Reader, limit int, buf *[]byte) error {
+// readRequest reads one request, whose length is announced, and begins it.
+func (c *conn) readRequest(br *bufio.Reader, length int, produce bool) error {
+	limit := c.b.cfg.MaxFrameBytes
+	if !produce {
+		limit = min(limit, maxControlFrame)
+	}
+	if length > 0 && length <= limit { // else ReadFrame says what is wrong
+		// Who announces much and sends nothing takes nothing.
+		if start, err := br.Peek(min(4+length, readBuffer)); err != nil {
+			return c.readFailed(err, len(start))
+		}
+		if !produce && length > maxPipelinedFrame {
+			c.awaitAnswers()
+		}
+		var err error
+		if c.held, err = c.b.inFlight.take(c.ctx, int64(length)); err != nil {
+			return nil // the connection or the broker ends
+		}
+		defer c.held.release()
+	}
+	var buf *[]byte
 	var into []byte
-	if buf != nil {
+	if produce {
+		buf = framePool.Get().(*[]byte)
 		into = *buf
 	}
+	c.reading = true
 	frame, err := protocol.ReadFrame(br, into, limit)
+	c.reading = false
 	if err != nil {
-		if c.ctx.Err() != nil {
-			return nil
-		}
-		return readEnd(err, 1)
+		return c.readFailed(err, 1)
 	}
 	h, req, err := protocol.ParseRequest(frame)
-	var begun reply
+	next := pending{header: h}
+	if !produce && length > maxPipelinedFrame {
+		next.held = &lease{}
+		*next.held, c.held = c.held, *next.held // the writer's from here on
+	}
 	if err != nil {
 		var answerable bool
-		if begun, answerable = c.refuse(h, err); !answerable {
+		if next.reply, answerable = c.refuse(h, err); !answerable {
+			next.held.release()
 			return err
 		}
 	} else {
-		begun = c.begin(h, req)
+		next.reply = c.begin(h, req, next.held)
 	}
-	if buf != nil && cap(frame) <= maxPooledFrame {
+	if produce && cap(frame) <= maxPooledFrame {
 		*buf = frame[:0]
 		framePool.Put(buf)
 	}
-	c.pending <- pending{h, begun}
+	c.held.release()
+	c.pending <- next
 	return nil
+}
+
+// readFailed is readEnd for a request of which so much has come.
+func (c *conn) readFailed(err error, have int) error {
+	if c.ctx.Err() != nil {
+		return nil
+	}
+	return readEnd(err, have)
+}
+
+// awaitAnswers waits until every request that was begun is answered.
+func (c *conn) awaitAnswers() {
+	reached := make(chan struct{})
+	c.pending <- pending{reach: reached}
+	<-reached
 }
 
 // write finishes requests in order and sends their answers, until pending is
@@ -226,10 +312,16 @@ func (c *conn) write() {
 	var buf []byte
 	broken := false
 	for p := range c.pending {
+		if p.reach != nil {
+			close(p.reach)
+			continue
+		}
 		if broken {
+			p.held.release()
 			continue
 		}
 		a := p.reply()
+		p.held.release()
 		var err error
 		buf, err = c.send(buf, p.header, a)
 		if err != nil && c.ctx.Err() == nil && !isReset(err) {
@@ -250,18 +342,38 @@ func (c *conn) send(buf []byte, h protocol.RequestHeader, a answer) ([]byte, err
 	if a.response == nil && a.fetch == nil {
 		return buf, nil
 	}
-	if c.ctx.Err() == nil {
-		if err := c.nc.SetWriteDeadline(time.Now().Add(c.b.cfg.IdleTimeout)); err != nil {
-			return buf, err
-		}
-	}
 	if a.fetch != nil {
-		return a.fetch.send(c.nc, buf, h)
+		return a.fetch.send(c, buf, h)
 	}
 	buf = append(buf[:0], 0, 0, 0, 0)
 	buf = protocol.AppendResponseHeader(buf, h)
 	buf = a.response.AppendTo(buf)
 	binary.BigEndian.PutUint32(buf, uint32(len(buf)-4))
-	_, err := c.nc.Write(buf)
-	return buf, err
+	return buf, c.writeAll(buf)
+}
+
+// writeAll writes p, in pieces of which each may take IdleTimeout.
+func (c *conn) writeAll(p []byte) error {
+	for len(p) > 0 {
+		if err := c.limitWriting(); err != nil {
+			return err
+		}
+		n, err := c.nc.Write(p[:min(len(p), writePiece)])
+		if err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
+}
+
+// limitWriting sets the write deadline for a piece that is written now. When
+// the connection is stopping, closing it is what ends a write.
+func (c *conn) limitWriting() error {
+	if c.ctx.Err() != nil {
+		return nil
+	}
+	now := time.Now()
+	c.wrote.Store(now.UnixNano())
+	return c.nc.SetWriteDeadline(now.Add(c.b.cfg.IdleTimeout))
 }

@@ -14,15 +14,18 @@ import (
 // connection, and returns what finishes it. Only Produce does anything here
 // (it appends, and is done with the frame); everything else happens when its
 // turn to answer comes, so that requests of one connection take effect in
-// order.
+// order. A request that waits for what others send gives back held first, the
+// memory that it was granted.
 //
 // Every API of protocol.APIs has a case; a test holds the two together.
-func (c *conn) begin(h protocol.RequestHeader, req kmsg.Request) reply {
+func (c *conn) begin(h protocol.RequestHeader, req kmsg.Request, held *lease) reply {
 	switch req := req.(type) {
 	case *kmsg.ProduceRequest:
 		return c.produce(req)
 	case *kmsg.FetchRequest:
-		return func() answer { return c.fetch(req) }
+		return func() answer { return c.fetch(req, held) }
+	case *kmsg.JoinGroupRequest, *kmsg.SyncGroupRequest:
+		held.release() // they wait for other members
 	}
 	client := clientInfo{Host: "/" + hostOf(c.nc.RemoteAddr())}
 	if h.ClientID != nil {

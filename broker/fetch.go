@@ -28,6 +28,7 @@ type fetchPart struct {
 	log     *segment.Log
 	offset  int64
 	max     int
+	seen    int64          // high watermark when it was read last, at first the wanted offset
 	records *segment.Range // nil: nothing yet
 	out     *protocol.FetchPartition
 }
@@ -39,7 +40,7 @@ type fetchAnswer struct {
 }
 
 // fetch reads what there is, waiting for min_bytes if need be.
-func (c *conn) fetch(req *kmsg.FetchRequest) answer {
+func (c *conn) fetch(req *kmsg.FetchRequest, held *lease) answer {
 	a := &fetchAnswer{}
 	if req.SessionID != 0 {
 		a.ErrorCode = kerr.FetchSessionIDNotFound.Code
@@ -47,18 +48,17 @@ func (c *conn) fetch(req *kmsg.FetchRequest) answer {
 	}
 	ready := c.resolve(req, a)
 	wait := min(time.Duration(req.MaxWaitMillis)*time.Millisecond, maxFetchWait)
-	n, failed := readParts(a.parts, int(req.MaxBytes))
+	n, failed := a.readParts(int(req.MaxBytes))
 	if !ready && !failed && n < int(req.MinBytes) && wait > 0 {
-		c.awaitRecords(a.parts, req, wait)
+		held.release()
+		c.awaitRecords(a, req, wait)
 	}
 	for i := range a.parts {
 		p := &a.parts[i]
 		if p.log != nil && p.out.ErrorCode == 0 {
 			p.setOffsets()
 		}
-		if p.records != nil {
-			p.out.RecordBytes = p.records.Len()
-		}
+		p.out.RecordBytes = int64(p.len())
 	}
 	return answer{fetch: a}
 }
@@ -80,7 +80,7 @@ func (c *conn) resolve(req *kmsg.FetchRequest, a *fetchAnswer) (ready bool) {
 		for j := range rt.Partitions {
 			rp, po := &rt.Partitions[j], &out.Partitions[j]
 			*po = protocol.FetchPartition{Partition: rp.Partition, HighWatermark: -1, LastStableOffset: -1, LogStartOffset: -1}
-			p := fetchPart{log: t.log(rp.Partition), offset: rp.FetchOffset, max: int(rp.PartitionMaxBytes), out: po}
+			p := fetchPart{log: t.log(rp.Partition), offset: rp.FetchOffset, seen: rp.FetchOffset, max: int(rp.PartitionMaxBytes), out: po}
 			err := kerror
 			if err == nil && p.log == nil {
 				err = kerr.UnknownTopicOrPartition
@@ -97,68 +97,92 @@ func (c *conn) resolve(req *kmsg.FetchRequest, a *fetchAnswer) (ready bool) {
 	return ready
 }
 
-// readParts reads the partitions that have something new, up to maxBytes in
-// all; the first batch comes whole, however large. It returns the bytes that
-// all of them hold now; failed: a partition cannot be read.
-func readParts(parts []fetchPart, maxBytes int) (n int, failed bool) {
-	for i := range parts {
-		if r := parts[i].records; r != nil {
-			n += int(r.Len())
-		}
+// readParts reads every partition that has something; see read. It returns
+// the bytes that all of them hold now.
+func (a *fetchAnswer) readParts(maxBytes int) (n int, failed bool) {
+	for i := range a.parts {
+		n += a.parts[i].len()
 	}
-	for i := range parts {
-		p := &parts[i]
-		if p.log == nil || p.records != nil || p.offset == p.log.HighWatermark() && !p.log.Closed() {
-			continue
-		}
-		limit := min(p.max, maxBytes-n)
-		if limit <= 0 && n > 0 {
-			continue
-		}
-		records, err := p.log.Read(p.offset, limit, n == 0)
-		if err == nil && records.Len() == 0 {
-			if err = records.Release(); err == nil {
-				continue
-			}
-		}
-		if err != nil {
-			p.out.ErrorCode, _ = errorCode(err)
-			if errors.Is(err, segment.ErrOffsetOutOfRange) {
-				p.setOffsets()
-			}
-			failed = true
-			continue
-		}
-		p.records = records
-		n += int(records.Len())
+	for i := range a.parts {
+		failed = a.parts[i].read(&n, maxBytes) || failed
 	}
 	return n, failed
 }
 
-// awaitRecords waits until the partitions hold min_bytes, one of them fails,
-// the time is up, or the client is gone.
-func (c *conn) awaitRecords(parts []fetchPart, req *kmsg.FetchRequest, wait time.Duration) {
-	w := segment.NewWaiter()
-	for i := range parts {
-		if l := parts[i].log; l != nil {
-			l.Watch(w)
-			defer l.Unwatch(w)
+// len returns the bytes of records that were read.
+func (p *fetchPart) len() int {
+	if p.records == nil {
+		return 0
+	}
+	return int(p.records.Len())
+}
+
+// read reads what is new in a partition since it was read last, up to
+// maxBytes in all partitions; the first batch comes whole, however large. n is
+// the bytes that all of them hold. failed: the partition cannot be read, and
+// waiting is over.
+func (p *fetchPart) read(n *int, maxBytes int) (failed bool) {
+	if p.log == nil || p.out.ErrorCode != 0 || p.seen == p.log.HighWatermark() && !p.log.Closed() {
+		return false
+	}
+	had := p.len()
+	limit := min(p.max, maxBytes-*n+had)
+	if limit <= had && *n > 0 {
+		return false
+	}
+	records, err := p.log.Read(p.offset, limit, *n == had)
+	if err == nil {
+		p.seen = records.HighWatermark
+		if int(records.Len()) > had {
+			p.records, records = records, p.records
+			*n += int(p.records.Len()) - had
+		}
+		if records != nil {
+			err = records.Release()
 		}
 	}
+	if err != nil && p.records == nil { // else the client gets what was read before, and the error the next time
+		p.out.ErrorCode, _ = errorCode(err)
+		if errors.Is(err, segment.ErrOffsetOutOfRange) {
+			p.setOffsets()
+		}
+	}
+	return err != nil
+}
+
+// awaitRecords waits until the partitions hold min_bytes, one of them fails,
+// the time is up, or the client is gone. A wake costs a look at the
+// partitions that moved, however many others there are.
+func (c *conn) awaitRecords(a *fetchAnswer, req *kmsg.FetchRequest, wait time.Duration) {
+	w := segment.NewWaiter()
+	for i := range a.parts {
+		if l := a.parts[i].log; l != nil {
+			l.Watch(w, i)
+		}
+	}
+	defer func() {
+		for i := range a.parts {
+			if l := a.parts[i].log; l != nil {
+				l.Unwatch(w)
+			}
+		}
+	}()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	for {
-		// Read after Watch: what came in between is not missed.
-		n, failed := readParts(parts, int(req.MaxBytes))
-		if failed || n >= int(req.MinBytes) {
-			return
-		}
+	// Read after Watch: what came in between is not missed.
+	n, failed := a.readParts(int(req.MaxBytes))
+	var moved []int
+	for !failed && n < int(req.MinBytes) {
 		select {
 		case <-w.C:
 		case <-timer.C:
 			return
 		case <-c.ctx.Done():
 			return
+		}
+		moved = w.Moved(moved[:0])
+		for _, i := range moved {
+			failed = a.parts[i].read(&n, int(req.MaxBytes)) || failed
 		}
 	}
 }

@@ -25,13 +25,13 @@ var copyPool = sync.Pool{New: func() any { b := make([]byte, 0, copyChunk); retu
 
 // send writes the response, headers from memory and records from their files,
 // and releases the ranges. buf is scratch for the headers, returned for reuse.
-func (a *fetchAnswer) send(nc net.Conn, buf []byte, h protocol.RequestHeader) (_ []byte, err error) {
+func (a *fetchAnswer) send(c *conn, buf []byte, h protocol.RequestHeader) (_ []byte, err error) {
 	defer func() { err = errors.Join(err, a.release()) }()
 	frame, gaps, err := a.AppendFrame(buf[:0], nil, h.Version, h.CorrelationID)
 	if err != nil {
 		return buf, err
 	}
-	out := recordWriter{nc: nc, buf: copyPool.Get().(*[]byte)}
+	out := recordWriter{c: c, sendfileFrom: sendfileFrom, buf: copyPool.Get().(*[]byte)}
 	defer copyPool.Put(out.buf)
 	*out.buf = (*out.buf)[:0]
 
@@ -69,15 +69,16 @@ func (a *fetchAnswer) release() error {
 // large ranges. It never holds a lock of the log: a range stays valid on its
 // own.
 type recordWriter struct {
-	nc  net.Conn
-	buf *[]byte // what is gathered, up to copyChunk
+	c            *conn
+	sendfileFrom int64   // the size of a range from which the kernel sends it
+	buf          *[]byte // what is gathered, up to copyChunk
 }
 
 func (w *recordWriter) flush() error {
 	if len(*w.buf) == 0 {
 		return nil
 	}
-	_, err := w.nc.Write(*w.buf)
+	err := w.c.writeAll(*w.buf)
 	*w.buf = (*w.buf)[:0]
 	return err
 }
@@ -89,20 +90,27 @@ func (w *recordWriter) bytes(p []byte) error {
 		}
 	}
 	if len(p) > cap(*w.buf) {
-		_, err := w.nc.Write(p)
-		return err
+		return w.c.writeAll(p)
 	}
 	*w.buf = append(*w.buf, p...)
 	return nil
 }
 
 func (w *recordWriter) records(r *segment.Range) error {
-	if tcp, ok := w.nc.(*net.TCPConn); ok && canSendfile && r.Len() >= sendfileFrom {
+	if tcp, ok := w.c.nc.(*net.TCPConn); ok && canSendfile && r.Len() >= w.sendfileFrom {
 		if err := w.flush(); err != nil {
 			return err
 		}
 		f, pos := r.File()
-		return sendFile(tcp, f, pos, r.Len())
+		for end := pos + r.Len(); pos < end; pos += writePiece {
+			if err := w.c.limitWriting(); err != nil {
+				return err
+			}
+			if err := sendFile(tcp, f, pos, min(writePiece, end-pos)); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	for at := int64(0); at < r.Len(); {
 		room := (*w.buf)[len(*w.buf):cap(*w.buf)]

@@ -23,7 +23,7 @@ func request(req kmsg.Request, version int16, correlation int32) []byte {
 }
 
 // roundTrip sends bytes and returns the body of the frame that comes back.
-func roundTrip(t *testing.T, nc net.Conn, frame []byte) ([]byte, error) {
+func roundTrip(t testing.TB, nc net.Conn, frame []byte) ([]byte, error) {
 	t.Helper()
 	if err := nc.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -14,6 +15,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if data := os.Getenv(childData); data != "" {
+		os.Exit(runChild(data))
+	}
 	// sarama's metrics keep a ticker for the life of the process.
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
 }
@@ -21,14 +25,14 @@ func TestMain(m *testing.M) {
 // running is a broker under test.
 type running struct {
 	*Broker
-	t    *testing.T
+	t    testing.TB
 	cfg  Config
 	stop func() error // stops it once, returns what Run returned
 }
 
 // startBroker starts a broker on a free loopback port; it is stopped, and Run
 // must not have failed, when the test ends.
-func startBroker(t *testing.T, change ...func(*Config)) *running {
+func startBroker(t testing.TB, change ...func(*Config)) *running {
 	t.Helper()
 	cfg := DefaultConfig()
 	cfg.Data = filepath.Join(t.TempDir(), "data")
@@ -40,7 +44,7 @@ func startBroker(t *testing.T, change ...func(*Config)) *running {
 	return startConfig(t, cfg)
 }
 
-func startConfig(t *testing.T, cfg Config) *running {
+func startConfig(t testing.TB, cfg Config) *running {
 	t.Helper()
 	b, err := New(cfg)
 	if err != nil {
@@ -94,7 +98,7 @@ func (r *running) client(opts ...kgo.Opt) *kgo.Client {
 
 // testContext ends with the test or after a minute: a test that hangs says
 // where.
-func testContext(t *testing.T) context.Context {
+func testContext(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)

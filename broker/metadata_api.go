@@ -98,10 +98,12 @@ func (c *conn) autoCreate(name string) (*topic, error) {
 func (b *Broker) topicMetadata(t *topic) kmsg.MetadataResponseTopic {
 	mt := kmsg.NewMetadataResponseTopic()
 	mt.Topic, mt.TopicID = kmsg.StringPtr(t.Name), t.ID
+	mt.Partitions = make([]kmsg.MetadataResponseTopicPartition, 0, t.Partitions)
+	self := []int32{nodeID}
 	for p := range t.Partitions {
 		mp := kmsg.NewMetadataResponseTopicPartition()
 		mp.Partition, mp.Leader, mp.LeaderEpoch = p, nodeID, b.store.Epoch()
-		mp.Replicas, mp.ISR = []int32{nodeID}, []int32{nodeID}
+		mp.Replicas, mp.ISR = self, self
 		mt.Partitions = append(mt.Partitions, mp)
 	}
 	return mt

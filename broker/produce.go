@@ -88,12 +88,13 @@ func (c *conn) produce(req *kmsg.ProduceRequest) reply {
 // ask for, and appends them. It sets p's log append time.
 func (c *conn) append(t *topic, l *segment.Log, records []byte, p *kmsg.ProduceResponseTopicPartition) (segment.Appended, error) {
 	batch, rest, err := protocol.NextBatch(records)
-	var bad *protocol.BatchError
-	switch {
-	case err != nil && !errors.As(err, &bad):
+	if err != nil {
+		if bad := (*protocol.BatchError)(nil); errors.As(err, &bad) {
+			return segment.Appended{}, err
+		}
 		return segment.Appended{}, apiError(kerr.CorruptMessage, fmt.Sprintf("the records are not a whole record batch: %v", err))
-	case err != nil:
-		return segment.Appended{}, err
+	}
+	switch {
 	case len(rest) > 0:
 		return segment.Appended{}, apiError(kerr.InvalidRecord, "a produce request may hold one record batch for each partition, this one holds more")
 	case len(batch) > t.config.maxMessageBytes:
@@ -126,13 +127,19 @@ func (c *conn) append(t *topic, l *segment.Log, records []byte, p *kmsg.ProduceR
 // awaitDurable waits until every append is durable, and turns those that did
 // not get there in time into errors.
 func (c *conn) awaitDurable(waits []appended, timeout time.Duration) {
-	ctx := c.drain
-	if timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
-		defer cancel()
-	}
+	ctx := context.Context(nil) // made when something is to be waited for
 	for _, w := range waits {
+		if w.log.HighWatermark() >= w.end {
+			continue
+		}
+		if ctx == nil {
+			ctx = c.drain
+			if timeout > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, timeout)
+				defer cancel()
+			}
+		}
 		err := w.log.Wait(ctx, w.end)
 		if err == nil {
 			continue

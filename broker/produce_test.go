@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
+	"net"
 	"testing"
 	"time"
 
@@ -216,12 +217,12 @@ func TestBadBatchesAreRefusedAndNotStored(t *testing.T) {
 	}
 }
 
-func testBatch(t *testing.T, codec protocol.Codec, values ...string) protocol.Batch {
+func testBatch(t testing.TB, codec protocol.Codec, values ...string) protocol.Batch {
 	t.Helper()
 	return encode(t, protocol.BatchOptions{Codec: codec}, values...)
 }
 
-func encode(t *testing.T, o protocol.BatchOptions, values ...string) protocol.Batch {
+func encode(t testing.TB, o protocol.BatchOptions, values ...string) protocol.Batch {
 	t.Helper()
 	records := make([]protocol.Record, len(values))
 	for i, v := range values {
@@ -293,11 +294,52 @@ func fixCRC(b []byte) {
 	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], crc32.MakeTable(crc32.Castagnoli)))
 }
 
-func mustTopic(t *testing.T, r *running, name string) *topicMeta {
+func mustTopic(t testing.TB, r *running, name string) *topicMeta {
 	t.Helper()
 	m, err := r.newTopic(name, 1, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return m
+}
+
+// What the broker allocates for a Produce request does not depend on the
+// number of its records.
+func TestProduceAllocatesNothingPerRecord(t *testing.T) {
+	r := startBroker(t, func(c *Config) { c.TopicDefaults = map[string]string{"write.caching": "true"} })
+	if _, err := r.topics.create(testContext(t), mustTopic(t, r, "t")); err != nil {
+		t.Fatal(err)
+	}
+	client, server := net.Pipe()
+	defer client.Close()
+	defer server.Close()
+	c := newConn(r.listeners[0], server)
+	c.ctx, c.drain = t.Context(), t.Context()
+
+	for _, codec := range []protocol.Codec{protocol.None, protocol.Gzip, protocol.Snappy, protocol.LZ4, protocol.Zstd} {
+		allocs := func(records int) float64 {
+			values := make([]string, records)
+			for i := range values {
+				values[i] = fmt.Sprintf("value %d", i)
+			}
+			sent := produceRequest(t, 0, testBatch(t, codec, values...), -1)[4:]
+			frame := make([]byte, len(sent))
+			return testing.AllocsPerRun(50, func() {
+				copy(frame, sent) // appending sets the batch's offset in place
+				h, req, err := protocol.ParseRequest(frame)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp := c.begin(h, req, nil)().response.(*kmsg.ProduceResponse)
+				if code := resp.Topics[0].Partitions[0].ErrorCode; code != 0 {
+					t.Fatal(kerr.ErrorForCode(code))
+				}
+			})
+		}
+		one, many := allocs(1), allocs(500)
+		t.Logf("%s: %.0f allocations for one record, %.0f for 500", codec, one, many)
+		if many > one+40 {
+			t.Errorf("%s: %.0f allocations for one record, %.0f for 500", codec, one, many)
+		}
+	}
 }

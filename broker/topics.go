@@ -8,11 +8,16 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"golang.org/x/sync/errgroup"
 
 	"mft/segment"
 )
+
+// openAtOnce is how many logs are opened at a time: opening waits for the disk.
+const openAtOnce = 8
 
 // topic is a topic with its open logs. It is never changed once published in
 // topics; changes replace it.
@@ -30,6 +35,8 @@ type topics struct {
 	propose  func(context.Context, metaEntry) error
 	defaults map[string]string
 
+	fileLimit int // how many files the process may have open; 0: any number
+
 	change sync.Mutex // serialises create, grow and remove
 
 	mu     sync.RWMutex
@@ -39,31 +46,62 @@ type topics struct {
 
 // open opens the logs of every topic that the metadata knows.
 func (t *topics) open() error {
+	var group errgroup.Group
+	group.SetLimit(openAtOnce)
 	for _, m := range t.meta.topics() {
-		opened, err := t.openLogs(m, nil)
-		if err != nil {
+		group.Go(func() error {
+			opened, err := t.openLogs(m, nil)
+			if err == nil {
+				t.publish(opened)
+			}
 			return err
-		}
-		t.publish(opened)
+		})
 	}
-	return nil
+	return group.Wait()
 }
 
-// openLogs opens the logs of m that have does not hold already.
+// openLogs opens the logs of m that have does not hold already. After an
+// error some may be open; removeLogs removes them all.
 func (t *topics) openLogs(m *topicMeta, have []*segment.Log) (*topic, error) {
 	config, err := parseTopicConfig(t.defaults, m.Configs)
 	if err != nil {
 		return nil, fmt.Errorf("topic %q: %w", m.Name, err)
 	}
-	logs := slices.Clone(have)
-	for p := int32(len(have)); p < m.Partitions; p++ {
-		l, err := t.openLog(m, p, config.log)
-		if err != nil {
-			return &topic{topicMeta: *m, logs: logs}, fmt.Errorf("open partition %d of topic %q: %w", p, m.Name, err)
-		}
-		logs = append(logs, l)
+	logs := make([]*segment.Log, m.Partitions)
+	copy(logs, have)
+	group, ctx := errgroup.WithContext(context.Background())
+	group.SetLimit(openAtOnce)
+	for p := len(have); p < len(logs) && ctx.Err() == nil; p++ {
+		group.Go(func() error {
+			var err error
+			if logs[p], err = t.openLog(m, int32(p), config.log); err == nil {
+				return nil
+			}
+			if errors.Is(err, syscall.EMFILE) {
+				err = fmt.Errorf("%w: each partition takes an open file, raise the limit of this process (ulimit -n)", err)
+			}
+			return fmt.Errorf("open partition %d of topic %q: %w", p, m.Name, err)
+		})
 	}
-	return &topic{topicMeta: *m, config: config, logs: logs}, nil
+	return &topic{topicMeta: *m, config: config, logs: logs}, group.Wait()
+}
+
+// checkOpenFiles refuses more partitions than the process may have open
+// files, some of which must be left for connections and closed segments.
+func (t *topics) checkOpenFiles(more int) error {
+	if t.fileLimit == 0 {
+		return nil
+	}
+	have := 0
+	t.mu.RLock()
+	for _, other := range t.byName {
+		have += len(other.logs)
+	}
+	t.mu.RUnlock()
+	if room := t.fileLimit - max(256, t.fileLimit/5); have+more > room {
+		return apiError(kerr.PolicyViolation, fmt.Sprintf("%d partitions besides the %d there are: each takes an open file, and of the %d that the broker's process may have, %d are for partitions: raise the limit (ulimit -n) and start it again", more, have, t.fileLimit, max(0, room)))
+	}
+	return nil
 }
 
 // openLog opens one log of m, with the start that DeleteRecords has given it.
@@ -189,6 +227,9 @@ func (t *topics) create(ctx context.Context, m *topicMeta) (*topic, error) {
 	if t.get(m.Name) != nil {
 		return nil, apiError(kerr.TopicAlreadyExists, fmt.Sprintf("topic %q exists already", m.Name))
 	}
+	if err := t.checkOpenFiles(int(m.Partitions)); err != nil {
+		return nil, err
+	}
 	n, err := t.openLogs(m, nil)
 	if err == nil {
 		err = t.propose(ctx, metaEntry{Kind: kindTopicCreate, Topic: m})
@@ -215,6 +256,9 @@ func (t *topics) grow(ctx context.Context, name string, count int32, validateOnl
 	}
 	m := have.topicMeta
 	m.Partitions = count
+	if err := t.checkOpenFiles(int(count - have.Partitions)); err != nil {
+		return err
+	}
 	n, err := t.openLogs(&m, have.logs)
 	if err == nil {
 		err = t.propose(ctx, metaEntry{Kind: kindTopicPartitions, Topic: &m})

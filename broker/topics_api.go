@@ -17,17 +17,15 @@ import (
 
 func (b *Broker) createTopics(ctx context.Context, req *kmsg.CreateTopicsRequest) kmsg.Response {
 	r := req.ResponseKind().(*kmsg.CreateTopicsResponse)
+	named := make(map[string]int, len(req.Topics))
+	for _, rt := range req.Topics {
+		named[rt.Topic]++
+	}
 	for _, rt := range req.Topics {
 		out := kmsg.NewCreateTopicsResponseTopic()
 		out.Topic, out.NumPartitions, out.ReplicationFactor = rt.Topic, -1, -1
-		twice := 0
-		for _, other := range req.Topics {
-			if other.Topic == rt.Topic {
-				twice++
-			}
-		}
 		t, err := (*topic)(nil), error(nil)
-		if twice > 1 {
+		if named[rt.Topic] > 1 {
 			err = apiError(kerr.InvalidRequest, fmt.Sprintf("the request names topic %q more than once", rt.Topic))
 		} else {
 			t, err = b.createTopic(ctx, rt, req.ValidateOnly)

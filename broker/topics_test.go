@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -196,5 +198,62 @@ func TestListOffsetsByTime(t *testing.T) {
 	}
 	if e, _ := end.Lookup("t", 0); e.Offset != 100 {
 		t.Errorf("end %d", e.Offset)
+	}
+}
+
+func TestPartitionsAreBoundedByOpenFiles(t *testing.T) {
+	r := startBroker(t)
+	r.topics.change.Lock()
+	r.topics.fileLimit = 300 // 256 of them are reserved
+	r.topics.change.Unlock()
+	ctx := testContext(t)
+	m, err := r.newTopic("wide", 45, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.topics.create(ctx, m); !errors.Is(err, kerr.PolicyViolation) {
+		t.Errorf("45 partitions: %v", err)
+	}
+	if m, err = r.newTopic("fits", 40, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.topics.create(ctx, m); err != nil {
+		t.Errorf("40 partitions: %v", err)
+	}
+	if err := r.topics.grow(ctx, "fits", 45, false); !errors.Is(err, kerr.PolicyViolation) {
+		t.Errorf("5 more: %v", err)
+	}
+	if err := r.topics.grow(ctx, "fits", 44, false); err != nil {
+		t.Errorf("4 more: %v", err)
+	}
+}
+
+// A client that leaves while its topic is created or deleted leaves a topic
+// that is there, or one that is not, but nothing in between.
+func TestTopicsAreWholeWhenTheClientLeaves(t *testing.T) {
+	r := startBroker(t)
+	for i := range 60 {
+		name := fmt.Sprintf("t%d", i)
+		m, err := r.newTopic(name, 1, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, leave := context.WithCancel(testContext(t))
+		go leave()
+		_, created := r.topics.create(ctx, m)
+		leave()
+		if _, known := r.meta.topics()[name]; known != (r.topics.get(name) != nil) || known != (created == nil) {
+			t.Fatalf("create: %v; served %t, in the metadata %t", created, r.topics.get(name) != nil, known)
+		}
+		if created != nil {
+			continue
+		}
+		ctx, leave = context.WithCancel(testContext(t))
+		go leave()
+		_, deleted := r.topics.remove(ctx, name, topicID{})
+		leave()
+		if _, known := r.meta.topics()[name]; known != (r.topics.get(name) != nil) || known != (deleted != nil) {
+			t.Fatalf("delete: %v; served %t, in the metadata %t", deleted, r.topics.get(name) != nil, known)
+		}
 	}
 }

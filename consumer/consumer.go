@@ -23,6 +23,8 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"mft/internal/loopback"
 )
 
 // DefaultConnectTimeout is how long a call that is meant to end waits for the
@@ -75,6 +77,7 @@ func (c *Config) clientOptions(watch *kafka.Watch) []kgo.Opt {
 	return []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID(c.ClientID),
+		kgo.Dialer(loopback.Dialer(c.Logger)),
 		kgo.WithHooks(watch),
 		kgo.WithLogger(kafka.Log{Logger: c.Logger}),
 		kgo.DisableClientMetrics(),

@@ -23,6 +23,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"mft/internal/kafka"
+	"mft/internal/loopback"
 	"mft/protocol"
 )
 
@@ -153,6 +154,7 @@ func (p *Producer) clientOptions() ([]kgo.Opt, error) {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(p.cfg.Brokers...),
 		kgo.ClientID(p.cfg.ClientID),
+		kgo.Dialer(loopback.Dialer(p.log)),
 		kgo.WithHooks(p.watch),
 		kgo.WithLogger(kafka.Log{Logger: p.log}),
 		kgo.DisableClientMetrics(),

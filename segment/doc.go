@@ -34,5 +34,5 @@
 // Log.appending is held from the check of an append to the end of its one write, and across a roll: it orders offsets. Log.mu guards a
 // log's state, for a few memory accesses at a time, never across I/O; readers, waiters and the committer need only that one.
 // Log.cleaning is held while retention or compaction are at a log. Order: Log.cleaning, Log.appending, Log.committing, segment.mending or
-// committer.mu, and last Log.mu, while which nothing else is taken.
+// committer.mu, and last Log.mu, while which nothing else is taken but Waiter.mu.
 package segment

@@ -114,16 +114,22 @@ func (v indexView[E]) floorInFile(f *os.File, le func(E) bool) (e E, found bool,
 	} else if info.Size() < int64(n)*size {
 		return e, false, errIndexDamaged
 	}
-	var buf [12]byte
+	// Entries are read by the block: the last steps of the search need no further read.
+	const block = 128
+	var buf [block * 12]byte
+	have := -1 // the block in buf
 	at := func(i int) E {
-		if _, rerr := f.ReadAt(buf[:size], int64(i)*size); rerr != nil && err == nil {
-			err = rerr
+		if b := i / block; b != have {
+			entries := buf[:int64(min(block, n-b*block))*size]
+			if _, rerr := f.ReadAt(entries, int64(b*block)*size); rerr != nil && err == nil {
+				err = rerr
+			}
+			have = b
 		}
-		return e.decode(buf[:size])
+		return e.decode(buf[int64(i%block)*size:])
 	}
-	n = sort.Search(n, func(i int) bool { return !le(at(i)) })
-	if n > 0 {
-		e, found = at(n-1), true
+	if i := sort.Search(n, func(i int) bool { return !le(at(i)) }); i > 0 {
+		e, found = at(i-1), true
 	}
 	if err != nil {
 		return e, false, fmt.Errorf("read %s: %w", v.path, err)

@@ -142,7 +142,7 @@ type Log struct {
 	cursors   [3]mark // where recent reads ended
 	cursor    int     // the one to be replaced next
 	waiters   []*waiter
-	watchers  map[*Waiter]struct{}
+	watchers  []watcher
 	recovered Recovery
 	retired   map[*segment]struct{} // not in segments any more, but still read
 	// settled is the base offset of what was the active segment at the last checkpoint that is on the disk. Retention and compaction

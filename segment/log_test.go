@@ -442,7 +442,7 @@ func TestConcurrentUse(t *testing.T) {
 		}
 		readers.Go(func() {
 			w := NewWaiter()
-			l.Watch(w)
+			l.Watch(w, 0)
 			defer l.Unwatch(w)
 			for next := int64(0); next < appenders*each; {
 				if l.HighWatermark() == next {

@@ -2,6 +2,7 @@ package segment
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
@@ -71,39 +72,63 @@ func (l *Log) forget(w *waiter) (woken bool) {
 // Waiter is told of moves of the high watermark of the logs that it watches.
 type Waiter struct {
 	// C receives a value, without blocking, at every move of a watched log's high watermark, and when a watched log is closed
-	// or deleted. It has a capacity of one: several events may come as one value.
+	// or deleted. It has a capacity of one: several events may come as one value. Moved says which logs they were.
 	C chan struct{}
+
+	mu    sync.Mutex
+	moved map[int]struct{} // keys
+}
+
+// watcher is a Waiter with the key by which it knows the log.
+type watcher struct {
+	w   *Waiter
+	key int
 }
 
 // NewWaiter returns a Waiter that watches nothing yet.
-func NewWaiter() *Waiter { return &Waiter{C: make(chan struct{}, 1)} }
+func NewWaiter() *Waiter { return &Waiter{C: make(chan struct{}, 1), moved: map[int]struct{}{}} }
 
-func (w *Waiter) notify() {
+func (w *Waiter) notify(key int) {
+	w.mu.Lock()
+	w.moved[key] = struct{}{}
+	w.mu.Unlock()
 	select {
 	case w.C <- struct{}{}:
 	default:
 	}
 }
 
-// Watch lets w watch this log. Look at the log after calling it: moves before it are not told. A closed log notifies at once.
-func (l *Log) Watch(w *Waiter) {
+// Moved appends to keys those of the logs that have moved, or were closed, since it was called last, each once and in no order.
+func (w *Waiter) Moved(keys []int) []int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for key := range w.moved {
+		keys = append(keys, key)
+	}
+	clear(w.moved)
+	return keys
+}
+
+// Watch lets w watch this log, which it will know by key. Look at the log after calling it: moves before it are not told. A closed log
+// notifies at once.
+func (l *Log) Watch(w *Waiter, key int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		w.notify()
+		w.notify(key)
 		return
 	}
-	if l.watchers == nil {
-		l.watchers = map[*Waiter]struct{}{}
-	}
-	l.watchers[w] = struct{}{}
+	l.watchers = append(l.watchers, watcher{w, key})
 }
 
-// Unwatch ends what Watch began.
+// Unwatch ends what Watch began, also when w watches this log by several keys.
 func (l *Log) Unwatch(w *Waiter) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.watchers, w)
+	l.watchers = slices.DeleteFunc(l.watchers, func(other watcher) bool { return other.w == w })
+	if len(l.watchers) == 0 {
+		l.watchers = nil
+	}
 }
 
 // wake tells everyone whom the present high watermark, or the end of the log, concerns. Log.mu is held.
@@ -118,8 +143,8 @@ func (l *Log) wake() {
 	}
 	clear(l.waiters[len(left):])
 	l.waiters = left
-	for w := range l.watchers {
-		w.notify()
+	for _, watching := range l.watchers {
+		watching.w.notify(watching.key)
 	}
 }
 

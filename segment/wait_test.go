@@ -57,13 +57,13 @@ func TestWaitEndsWithTheLog(t *testing.T) {
 			done := make(chan error)
 			go func() { done <- l.Wait(context.Background(), 1) }()
 			w := NewWaiter()
-			l.Watch(w)
+			l.Watch(w, 0)
 			must(t, end.do(s, l))
 			if err := <-done; !errors.Is(err, ErrClosed) {
 				t.Errorf("Wait: %v", err)
 			}
 			<-w.C
-			l.Watch(w)
+			l.Watch(w, 0)
 			<-w.C
 			if _, err := l.Append(batchOf(t, 1, 1, 0, nil)); !errors.Is(err, ErrClosed) {
 				t.Errorf("Append: %v", err)
@@ -84,7 +84,7 @@ func TestWatchSeveralLogs(t *testing.T) {
 	var logs []*Log
 	for i := range int32(3) {
 		l := openLog(t, s, LogID{"watched", [16]byte{1}, i}, LogConfig{})
-		l.Watch(w)
+		l.Watch(w, 0)
 		logs = append(logs, l)
 	}
 	for _, l := range logs {
