@@ -40,7 +40,7 @@ func newAdmin() *cobra.Command {
 	o.ClientFlags(flags)
 	o.JSONFlag(flags, "results")
 	flags.DurationVar(&o.timeout, "timeout", 15*time.Second, "give up after this `TIME`")
-	cmd.AddCommand(newTopics(&o), newGroups(&o))
+	cmd.AddCommand(newTopics(&o), newGroups(&o), newKeygen())
 	return cmd
 }
 
