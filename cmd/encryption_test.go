@@ -1,0 +1,121 @@
+package cmd_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"mft/internal/commandtest"
+)
+
+// TestScripts runs testdata/*.txtar with the built commands, each against a
+// broker of mft's and against another Kafka, that MFT_BROKERS names. Besides
+// the usual commands there are
+//
+//	exits CODE PROGRAM [ARG...]   runs a program that has to end with CODE
+//	hidden TEXT...                none of the texts is in what mft's broker has stored
+//	private FILE                  only its owner can read it
+func TestScripts(t *testing.T) {
+	t.Run("mft", func(t *testing.T) {
+		data := filepath.Join(t.TempDir(), "data")
+		runScripts(t, commands.StartBroker(t, data, "").Addr, data)
+	})
+	t.Run("kafka", func(t *testing.T) {
+		cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.AllowAutoTopicCreation(), kfake.DefaultNumPartitions(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(cluster.Close)
+		runScripts(t, cluster.ListenAddrs()[0], "")
+	})
+}
+
+func runScripts(t *testing.T, addr, data string) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("MFT_BROKERS", addr)
+			env.Setenv("PATH", filepath.Dir(commands.Path("mft-admin"))+string(os.PathListSeparator)+env.Getenv("PATH"))
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits": exits,
+			"hidden": func(ts *testscript.TestScript, _ bool, texts []string) {
+				if data != "" {
+					ts.Check(commandtest.NotStored(data, texts...))
+				}
+			},
+			"private": func(ts *testscript.TestScript, _ bool, args []string) {
+				info, err := os.Stat(ts.MkAbs(args[0]))
+				ts.Check(err)
+				if mode := info.Mode().Perm(); filepath.Separator == '/' && mode != 0o600 {
+					ts.Fatalf("%s has mode %o", args[0], mode)
+				}
+			},
+		},
+	})
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM [ARG...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// BenchmarkEncryption is a file of 256 MiB that does not compress through a
+// broker, in clear and encrypted.
+func BenchmarkEncryption(b *testing.B) {
+	const size = 256 << 20
+	dir := b.TempDir()
+	commandtest.RandomFile(b, filepath.Join(dir, "big"), size, 1)
+	key := filepath.Join(dir, "key")
+	commands.Run(b, "mft-admin", "keygen", "-o", key)
+	broker := commands.StartBroker(b, filepath.Join(dir, "data"), "")
+	for _, test := range []struct {
+		name          string
+		send, receive []string
+	}{
+		{"clear", nil, nil},
+		{"encrypted", []string{"--encrypt-key", key}, []string{"--decrypt-key", key}},
+	} {
+		topic := 0
+		b.Run(test.name+"/send", func(b *testing.B) {
+			b.SetBytes(size)
+			for b.Loop() {
+				topic++
+				commands.Run(b, "mft-produce", append([]string{"-b", broker.Addr, "-t", fmt.Sprint(test.name, topic), "--progress", "never", filepath.Join(dir, "big")}, test.send...)...)
+			}
+		})
+		b.Run(test.name+"/receive", func(b *testing.B) {
+			b.SetBytes(size)
+			for b.Loop() {
+				out := filepath.Join(dir, "out")
+				commands.Run(b, "mft-consume", append([]string{"-b", broker.Addr, "-t", fmt.Sprint(test.name, topic), "--dir", out, "--once", "--progress", "never"}, test.receive...)...)
+				if err := os.RemoveAll(out); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
