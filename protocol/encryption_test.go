@@ -477,3 +477,34 @@ func FuzzSealed(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkSealChunk(b *testing.B) {
+	s, err := testKey(1).NewSealer(someTransfer, true)
+	if err != nil {
+		b.Fatal(err)
+	}
+	data := make([]byte, 255*4096)
+	buf := make([]byte, s.SealedLen(len(data), len(data)))
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		s.SealChunk(buf, Chunk{Size: len(data), Data: data})
+	}
+}
+
+func BenchmarkOpenChunk(b *testing.B) {
+	s, err := testKey(1).NewSealer(someTransfer, true)
+	if err != nil {
+		b.Fatal(err)
+	}
+	data := make([]byte, 255*4096)
+	sealed := s.SealChunk(make([]byte, s.SealedLen(len(data), len(data))), Chunk{Size: len(data), Data: data})
+	kept := bytes.Clone(sealed.Sealed)
+	o := &Opener{transferKey: s.transferKey}
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		copy(sealed.Sealed, kept) // opening is in place
+		if _, err := o.Open(sealed); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
