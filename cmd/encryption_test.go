@@ -99,7 +99,7 @@ func BenchmarkEncryption(b *testing.B) {
 		if err := p.WaitFor(time.Minute); err != nil {
 			b.Fatalf("%v: %s", err, p.Stderr.String())
 		}
-		b.ReportMetric(float64((p.ProcessState.UserTime()+p.ProcessState.SystemTime()).Milliseconds()), "cpu-ms/op")
+		b.ReportMetric(float64((p.ProcessState.UserTime() + p.ProcessState.SystemTime()).Milliseconds()), "cpu-ms/op")
 	}
 	for _, test := range []struct {
 		name          string

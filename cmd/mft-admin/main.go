@@ -1,5 +1,5 @@
 // Command mft-admin looks after topics and consumer groups, on mft's broker or
-// on any other that speaks Kafka's protocol.
+// on any other that speaks Kafka's protocol, and makes keys.
 package main
 
 import (
