@@ -1,6 +1,7 @@
 package cmd_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -81,6 +82,33 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// TestEncryptedTree sends files of all sizes around a chunk, some of which
+// compress, in each way of compressing, to a topic that takes small records.
+func TestEncryptedTree(t *testing.T) {
+	dir := t.TempDir()
+	source, key, data := filepath.Join(dir, "source"), filepath.Join(dir, "key"), filepath.Join(dir, "data")
+	b := commands.StartBroker(t, data, "", "--partitions", "3")
+	commands.Run(t, "mft-admin", "keygen", "-o", key)
+	const chunk = 16 << 10 // what fits a record of 20,000 bytes, in whole pages
+	for i, size := range []int64{0, 1, 100, chunk - 1, chunk, chunk + 1, 5*chunk + 7} {
+		commandtest.RandomFile(t, filepath.Join(source, "sub", fmt.Sprint("random", size)), size, uint64(i))
+		text := bytes.Repeat([]byte("it says the same over and over, "), int(size)/32+1)[:size]
+		if err := os.WriteFile(filepath.Join(source, fmt.Sprint("text", size)), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, compress := range []string{"auto", "zstd", "none"} {
+		out := t.TempDir()
+		commands.Run(t, "mft-admin", "topics", "create", compress, "-b", b.Addr, "--config", "max.message.bytes=20000")
+		commands.Run(t, "mft-produce", "-b", b.Addr, "-t", compress, "--encrypt-key", key, "--compress", compress, source+string(filepath.Separator))
+		commands.Run(t, "mft-consume", "-b", b.Addr, "-t", compress, "--decrypt-key", key, "--dir", out, "--once")
+		commandtest.SameTree(t, source, out)
+	}
+	if err := commandtest.NotStored(data, "text16384", "over and over"); err != nil {
+		t.Error(err)
 	}
 }
 
