@@ -49,8 +49,10 @@ func (t *transfer) unseal(rec protocol.FileRecord) (protocol.FileRecord, error) 
 	if err != nil || out.Kind != protocol.KindChunk {
 		return out, err
 	}
-	end := out.Offset + int64(len(out.Data))
+	end := out.Offset + int64(len(out.Data)) + out.Hole
 	switch {
+	case out.Hole > 0:
+		return wrong("it is a hole of %d bytes, which this version cannot make: use a newer mft-consume", out.Hole)
 	case out.Last && t.last > 0 && t.last != end:
 		return wrong("it ends the file at %d, another one at %d", end, t.last)
 	case out.Last:

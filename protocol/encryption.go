@@ -27,6 +27,7 @@ const (
 
 	chunkHeadBytes = 1 + 8 + 4 + 4
 	maxSealedChunk = 64 << 20 // bytes of the file in one chunk
+	maxSealedHole  = 1 << 30  // and in one hole
 	sealedStep     = 256      // manifests, ends and aborts are filled up to a multiple
 	commitBytes    = 32
 )
@@ -116,8 +117,9 @@ func (k *transferKey) extra(kind Kind) []byte { return append([]byte(k.id), kind
 //	| flags | offset | size | length | content | zeros   |
 //	+-------+--------+------+--------+---------+---------+
 //
-// flags: 1 the file ends with this chunk, 2 content is a zstd frame. offset
-// and size, in bytes, are of the file; length is of the content. All numbers
+// flags: 1 the file ends with this chunk, 2 content is a zstd frame, 4 all of
+// size is zero and there is no content. offset and size, in bytes, are of the
+// file; length is of the content. All numbers
 // are big-endian. The plaintext of the other kinds is their JSON, filled up
 // with spaces to a multiple of 256 bytes.
 //
@@ -131,6 +133,7 @@ type Sealer struct {
 const (
 	flagLast = 1 << iota
 	flagZstd
+	flagHole
 )
 
 // NewSealer returns the Sealer of a new transfer. With pad, chunks are filled
@@ -177,6 +180,7 @@ type Chunk struct {
 	Data   []byte // those bytes, or a zstd frame of them
 	Zstd   bool   // Data is a frame
 	Last   bool   // the file ends with it
+	Hole   bool   // there is no Data, all of Size is zero
 }
 
 // SealedLen is how many bytes SealChunk makes of a chunk whose Data has n. With
@@ -199,6 +203,9 @@ func (s *Sealer) SealChunk(buf []byte, c Chunk) FileRecord {
 	}
 	if c.Zstd {
 		flags |= flagZstd
+	}
+	if c.Hole {
+		flags |= flagHole
 	}
 	plain[0] = flags
 	binary.BigEndian.PutUint64(plain[1:], uint64(c.Offset))
@@ -310,14 +317,21 @@ func (o *Opener) chunk(out *FileRecord, plain []byte) error {
 	size, length := binary.BigEndian.Uint32(plain[9:]), binary.BigEndian.Uint32(plain[13:])
 	content := plain[chunkHeadBytes:]
 	switch {
-	case flags&^(flagLast|flagZstd) != 0:
+	case flags&^(flagLast|flagZstd|flagHole) != 0:
 		return fmt.Errorf("the flags %#x are not known here: update this mft", flags)
-	case size > maxSealedChunk || uint64(length) > uint64(len(content)):
+	case flags&flagHole != 0 && (flags&flagZstd != 0 || length > 0 || size < 1 || size > maxSealedHole):
+		return fmt.Errorf("a hole of %d bytes with %d of content cannot be", size, length)
+	case flags&flagHole == 0 && size > maxSealedChunk || uint64(length) > uint64(len(content)):
 		return fmt.Errorf("a chunk of %d bytes with %d of content cannot be", size, length)
 	case offset > math.MaxInt64-uint64(size):
 		return fmt.Errorf("%d bytes at offset %d end beyond what a file can hold", size, offset)
 	case len(bytes.TrimLeft(content[length:], "\x00")) > 0:
 		return fmt.Errorf("its padding is not empty")
+	}
+	out.Offset, out.Last = int64(offset), flags&flagLast != 0
+	if flags&flagHole != 0 {
+		out.Hole = int64(size)
+		return nil
 	}
 	content = content[:length:length]
 	switch {
@@ -334,6 +348,6 @@ func (o *Opener) chunk(out *FileRecord, plain []byte) error {
 			return fmt.Errorf("%d bytes of content for %d of the file", len(content), size)
 		}
 	}
-	out.Offset, out.Data, out.Last = int64(offset), content, flags&flagLast != 0
+	out.Data = content
 	return nil
 }

@@ -299,11 +299,18 @@ func TestSealedChunkRefused(t *testing.T) {
 		{"beyond the largest file", Chunk{Offset: math.MaxInt64, Size: 1, Data: []byte("x")}, "beyond"},
 		{"another size", Chunk{Size: 2, Data: []byte("x")}, "1 bytes of content for 2"},
 		{"too large", Chunk{Size: maxSealedChunk + 1, Data: []byte("x")}, "cannot be"},
+		{"a hole with content", Chunk{Size: 1, Data: []byte("x"), Hole: true}, "a hole of 1 bytes with 1 of content"},
+		{"an empty hole", Chunk{Hole: true}, "cannot be"},
+		{"a hole too large", Chunk{Size: maxSealedHole + 1, Hole: true}, "cannot be"},
 		{"compressed against its manifest", Chunk{Size: 1, Data: zip.EncodeAll([]byte("x"), nil), Zstd: true}, "its manifest says"},
 	} {
 		if _, err := openAll(r, []wireRecord{begin, chunk(test.Chunk)}); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.want)
 		}
+	}
+	hole := chunk(Chunk{Offset: 5, Size: maxSealedHole, Hole: true, Last: true})
+	if got, err := openAll(r, []wireRecord{begin, hole}); err != nil || got[1].Hole != maxSealedHole || got[1].Offset != 5 || !got[1].Last || got[1].Data != nil {
+		t.Errorf("a hole: %+v, %v", got, err)
 	}
 	packed := onWire(s.Seal(FileRecord{Kind: KindBegin, Manifest: &Manifest{Name: "x", Type: TypeFile, Compression: CompressionZstd}}))
 	for _, test := range []struct {

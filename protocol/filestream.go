@@ -154,6 +154,7 @@ type FileRecord struct {
 	Sealed   []byte    // encrypted, in the place of all of the above
 	Envelope *Envelope // of an encrypted begin
 	Last     bool      // of a chunk that was encrypted: the file ends with it
+	Hole     int64     // of a chunk that was encrypted, without Data: that many bytes are zero
 }
 
 // IsSealed tells whether the record is encrypted.
