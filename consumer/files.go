@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mft/internal/kafka"
+	"mft/protocol"
 )
 
 // DefaultAbandonAfter is how long a transfer without its end is waited for.
@@ -32,6 +33,16 @@ type FilesConfig struct {
 	// is given up: its sender is gone, and until then its records hold back the
 	// group's offset. 0: DefaultAbandonAfter, negative: never.
 	AbandonAfter time.Duration
+
+	// Keys decrypt files. With none, an encrypted file ends the call with a
+	// *protocol.KeyError before the group's offset passes it. With some, a file
+	// of another key fails, is passed over, and the offset does not pass it
+	// before AbandonAfter, so that a run with its key receives it.
+	Keys *protocol.Keyring
+	// AcceptPlain receives files that are not encrypted also when there are
+	// Keys. Otherwise they are refused: anyone who may write to the topic could
+	// have made them.
+	AcceptPlain bool
 
 	Events Events
 }

@@ -33,6 +33,10 @@ type partition struct {
 	log     zerolog.Logger
 	changed func() // called when the partition may have got further
 
+	keys        *protocol.Keyring
+	acceptPlain bool
+	fatal       func(error) // ends the session
+
 	ledger    *ledger
 	inPlace   map[int64]bool // begin offsets of transfers that were placed before the start
 	midway    bool           // it started from a commit: ends without a begin are to be expected
@@ -138,13 +142,19 @@ func (p *partition) record(r *kgo.Record) bool {
 	t := p.transfers[rec.Transfer]
 	if t != nil {
 		t.recordTime, t.seen = r.Timestamp, time.Now()
+		if t.locked {
+			return true
+		}
+		if rec.Kind != protocol.KindBegin && (rec.IsSealed() || t.opener != nil) {
+			if rec, err = t.unseal(rec); err != nil {
+				p.unusable(err, r.Offset)
+				return true
+			}
+		}
 	}
 	switch rec.Kind {
 	case protocol.KindBegin:
-		if t == nil {
-			p.begin(rec, r)
-		}
-		return true
+		return t != nil || p.begin(rec, r)
 	case protocol.KindAbort:
 		if t != nil {
 			p.abort(t, rec.Abort.Reason)
@@ -169,6 +179,10 @@ func (p *partition) record(r *kgo.Record) bool {
 		p.parkOthers(t)
 	}
 	if p.transfers[t.id] == t && t.whole() {
+		if err := t.checkLast(); err != nil {
+			p.giveUp(t, err)
+			return true
+		}
 		delete(p.transfers, t.id)
 		p.settled.add(t.id, placed)
 		if err := p.placer.submit(t); err != nil {
@@ -197,26 +211,38 @@ func (p *partition) do(t *transfer, work func() error) bool {
 	return false
 }
 
-func (p *partition) begin(rec protocol.FileRecord, r *kgo.Record) {
+// begin opens a transfer. It returns false when the session ends with it.
+func (p *partition) begin(rec protocol.FileRecord, r *kgo.Record) bool {
 	if p.inPlace[r.Offset] {
 		delete(p.inPlace, r.Offset)
 		p.ledger.begin(r.Offset, r.LeaderEpoch)
 		p.ledger.finish(r.Offset)
 		p.settled.add(rec.Transfer, placed)
-		return
+		return true
 	}
 	if p.settled.get(rec.Transfer) == placed { // the whole transfer is repeated
-		return
+		return true
 	}
-	t, err := newTransfer(p, rec.Transfer, rec.Manifest, r.Offset)
+	var opener *protocol.Opener
+	if rec.IsSealed() {
+		var err error
+		if rec, opener, err = p.keys.Open(rec); err != nil {
+			return p.unopened(err, r)
+		}
+	}
+	t, err := newTransfer(p, rec.Transfer, rec.Manifest, opener, r.Offset)
 	p.ledger.begin(r.Offset, r.LeaderEpoch)
+	if err == nil && opener == nil && !p.acceptPlain && !p.keys.Empty() {
+		err = t.errorf("it is not encrypted, and anyone who may write to the topic can have made it: receive it with --accept-plain if that will do")
+	}
 	if err != nil {
 		p.giveUp(t, err)
-		return
+		return true
 	}
 	t.recordTime, t.seen = r.Timestamp, time.Now()
 	p.transfers[t.id] = t
 	p.report.begin(string(t.id), t.name, t.size, t.dir)
+	return true
 }
 
 // stray is a chunk or an end of a transfer that is not open.
@@ -339,6 +365,13 @@ func (p *partition) sweep(now time.Time, final bool) {
 	}
 	for _, t := range p.transfers {
 		switch {
+		case t.locked:
+			if p.abandon > 0 && over(t, p.abandon, min(p.abandon, sweepGrace)) {
+				p.end(t)
+				p.settled.add(t.id, gone)
+				p.log.Warn().Str("topic", p.topic).Str("transfer", string(t.id)).Stringer("after", p.abandon).
+					Msg("an encrypted file whose key is not here is given up: the next run begins behind it")
+			}
 		case t.end != nil && over(t, endGrace, endGrace):
 			p.giveUp(t, t.errorf("%s: send it again", t.missing()))
 		case p.abandon > 0 && over(t, p.abandon, min(p.abandon, sweepGrace)):
@@ -353,6 +386,9 @@ func (p *partition) unfinished(now time.Time) {
 	p.supersede()
 	p.sweep(now, true)
 	for _, t := range p.transfers {
+		if t.locked { // told already
+			continue
+		}
 		p.report.unfinished(string(t.id), t.name, t.errorf("its end is not in the topic yet: %s; the next run takes it up", t.missing()))
 	}
 }

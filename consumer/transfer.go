@@ -40,14 +40,19 @@ type transfer struct {
 	temp   string   // name of the temporary file in the work directory; "" when there is none
 	end    *protocol.End
 
+	locked bool             // it is encrypted, and its key is not here
+	opener *protocol.Opener // nil: it is not encrypted
+	last   int64            // where the chunk that says it is the last one ends; 0: it has not come
+
 	recordTime time.Time // of the last record
 	seen       time.Time // when that arrived here
 }
 
-// newTransfer checks what a begin record says. The error says why it is not to
+// newTransfer checks what a begin record says; opener is nil when it came in
+// clear. The error says why it is not to
 // be received.
-func newTransfer(part *partition, id protocol.TransferID, m *protocol.Manifest, offset int64) (*transfer, error) {
-	t := &transfer{id: id, part: part, beginsAt: offset, name: m.Name, size: m.Size, algorithm: m.Digest}
+func newTransfer(part *partition, id protocol.TransferID, m *protocol.Manifest, opener *protocol.Opener, offset int64) (*transfer, error) {
+	t := &transfer{id: id, part: part, beginsAt: offset, name: m.Name, size: m.Size, algorithm: m.Digest, opener: opener}
 	if err := protocol.CheckName(m.Name); err != nil {
 		return t, refused(m.Name, err)
 	}
@@ -57,7 +62,7 @@ func newTransfer(part *partition, id protocol.TransferID, m *protocol.Manifest, 
 	if m.Encryption != "" && m.Encryption != "none" {
 		return t, t.errorf("it is encrypted (%s), which this version cannot decrypt: use a newer mft-consume", m.Encryption)
 	}
-	if m.Compression != "" && m.Compression != "none" {
+	if m.Compression != "" && m.Compression != "none" && opener == nil { // the opener undoes it
 		return t, t.errorf("its chunks are compressed (%s), which this version cannot undo: use a newer mft-consume", m.Compression)
 	}
 	if m.Type == protocol.TypeDir {

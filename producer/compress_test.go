@@ -64,7 +64,7 @@ func TestChunkSize(t *testing.T) {
 		minBatch: minBatch - recordOverhead, 4096: 4096 - recordOverhead, 5000: 4096,
 		defaultMaxBatch: 255 * 4096, maxBatchWanted: maxChunk, 1 << 30: maxChunk,
 	} {
-		if got := chunkSize(limit); got != want {
+		if got := chunkSize(limit, 0); got != want {
 			t.Errorf("%d: chunk %d, want %d", limit, got, want)
 		}
 	}

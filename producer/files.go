@@ -51,7 +51,7 @@ func (p *Producer) SendFiles(ctx context.Context, paths []string, o FileOptions)
 	if err := p.connect(ctx); err != nil {
 		return Summary{}, err
 	}
-	job := &fileJob{run: p.newRun(ctx), chunk: chunkSize(p.topic.maxBatch)}
+	job := &fileJob{run: p.newRun(ctx), chunk: chunkSize(p.topic.maxBatch, p.sealing.overhead())}
 	dirs := job.sendTrees(roots, filter)
 	for job.awaitRetries() {
 		job.sendAll(job.takeRetries())

@@ -128,6 +128,9 @@ func (p *Producer) newLineSender(ctx context.Context, o LineOptions) (*lineSende
 	if o.KeyDelim != "" && o.Key != nil {
 		return nil, errors.New("a fixed key and a key delimiter exclude each other")
 	}
+	if p.sealing != nil {
+		return nil, errors.New("lines are not encrypted: send them without a key, or as a file")
+	}
 	if err := p.connect(ctx); err != nil {
 		return nil, err
 	}

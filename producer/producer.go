@@ -65,7 +65,13 @@ type Config struct {
 	Acks        Acks        // "": AcksAll, with idempotent producing
 	Compression Compression // "": CompressAuto
 	Digest      string      // of whole files: xxh3-128 (also when empty), sha256 or blake3
-	ClientID    string      // what the broker's log calls this client; "": mft-produce
+
+	// Key encrypts files end to end, names and all; nil: they are not. Then
+	// Compression, which is of the chunks before they are encrypted, is auto,
+	// zstd or none. Lines are never encrypted: SendLines and Follow refuse.
+	Key *protocol.Key
+
+	ClientID string // what the broker's log calls this client; "": mft-produce
 
 	// ConnectTimeout is how long to wait for the first answer of any broker;
 	// 0: DefaultConnectTimeout, negative: for ever.
@@ -98,6 +104,7 @@ type Producer struct {
 	client  *kgo.Client
 	watch   *kafka.Watch
 	buffers bufferPool
+	sealing *sealing // nil: nothing is encrypted
 
 	topic    topicFacts   // what connect learned; zero until then
 	maxBatch atomic.Int32 // bytes of one record batch, read by the client
@@ -129,6 +136,13 @@ func New(cfg Config) (*Producer, error) {
 	p := &Producer{cfg: cfg, log: cfg.Logger, watch: kafka.NewWatch(cfg.Logger)}
 	p.maxBatch.Store(defaultMaxBatch)
 
+	var err error
+	if p.sealing, err = newSealing(cfg.Key, cfg.Compression); err != nil {
+		return nil, err
+	}
+	if p.sealing != nil {
+		p.cfg.Compression = CompressNone // of batches
+	}
 	opts, err := p.clientOptions()
 	if err != nil {
 		return nil, err

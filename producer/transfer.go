@@ -29,13 +29,14 @@ const (
 )
 
 // chunkSize is the size of the chunks of a file, in bytes: as much as fits a
-// batch of maxBatch bytes, in whole pages where there is room for one.
-func chunkSize(maxBatch int32) int {
-	room := int(maxBatch) - recordOverhead
+// batch of maxBatch bytes, in whole pages where there is room for one. extra is
+// what encryption adds to it.
+func chunkSize(maxBatch int32, extra int) int {
+	room := min(int(maxBatch)-recordOverhead, maxChunk) - extra
 	if room >= pageBytes {
 		room -= room % pageBytes
 	}
-	return min(room, maxChunk)
+	return room
 }
 
 // changedError tells that a file changed while it was read.
@@ -50,7 +51,8 @@ type transfer struct {
 	id        protocol.TransferID
 	name      string
 	partition int32
-	acked     atomic.Int64 // bytes of chunks
+	sealer    *protocol.Sealer // nil: it is not encrypted
+	acked     atomic.Int64     // bytes of chunks
 }
 
 // begin opens a transfer and sends its begin record.
@@ -60,6 +62,12 @@ func (j *fileJob) begin(m protocol.Manifest) (*transfer, error) {
 		t.partition = *pinned
 	} else {
 		t.partition = rand.Int32N(j.run.p.topic.partitions)
+	}
+	if s := j.run.p.sealing; s != nil {
+		var err error
+		if t.sealer, err = s.key.NewSealer(t.id, true); err != nil {
+			return nil, err
+		}
 	}
 	rec := t.record(protocol.FileRecord{Kind: protocol.KindBegin, Manifest: &m})
 	if limit := int(j.run.p.topic.maxBatch) - recordOverhead; len(rec.Value) > limit {
@@ -74,8 +82,12 @@ func (j *fileJob) begin(m protocol.Manifest) (*transfer, error) {
 	return t, nil
 }
 
+// record is what is sent of r, which is encrypted unless it is already.
 func (t *transfer) record(r protocol.FileRecord) *kgo.Record {
 	r.Transfer = t.id
+	if t.sealer != nil && !r.IsSealed() {
+		r = t.sealer.Seal(r)
+	}
 	key, value, headers := r.Encode()
 	rec := &kgo.Record{Key: key, Value: value, Partition: t.partition, Headers: make([]kgo.RecordHeader, len(headers))}
 	for i, h := range headers {
@@ -84,12 +96,15 @@ func (t *transfer) record(r protocol.FileRecord) *kgo.Record {
 	return rec
 }
 
-// sendChunk sends the bytes at offset and gives the buffer back when they are
-// acknowledged.
-func (t *transfer) sendChunk(offset int64, b *buffer) {
-	rec := t.record(protocol.FileRecord{Kind: protocol.KindChunk, Offset: offset, Data: b.data})
-	t.run.produce(rec, func(_ *kgo.Record, err error) {
-		n := int64(len(b.data))
+// sendChunk sends the bytes at offset, the last ones or not, and gives the
+// buffer back when they are acknowledged. chunk is the size of a full one.
+func (t *transfer) sendChunk(offset int64, b *buffer, last bool, chunk int) {
+	n := int64(len(b.data))
+	r := protocol.FileRecord{Kind: protocol.KindChunk, Offset: offset, Data: b.data}
+	if t.sealer != nil {
+		r, b = t.sealChunk(protocol.Chunk{Offset: offset, Last: last}, b, chunk)
+	}
+	t.run.produce(t.record(r), func(_ *kgo.Record, err error) {
 		t.run.p.buffers.put(b)
 		t.run.settled(err)
 		if err != nil {
@@ -185,10 +200,10 @@ func (j *fileJob) sendFile(f source) {
 func (j *fileJob) manifest(f source, info fs.FileInfo) protocol.Manifest {
 	m := protocol.Manifest{
 		Name: f.name, Type: protocol.TypeFile, Size: info.Size(), Mode: protocol.ModeOf(info.Mode()),
-		ModTime: info.ModTime(), Chunk: int64(j.chunk), Digest: j.run.p.cfg.Digest,
+		ModTime: info.ModTime(), Chunk: int64(j.chunk), Digest: j.run.p.cfg.Digest, Compression: j.run.p.sealing.compression(),
 	}
 	if f.dir {
-		m.Type, m.Size, m.Chunk, m.Digest = protocol.TypeDir, 0, 0, ""
+		m.Type, m.Size, m.Chunk, m.Digest, m.Compression = protocol.TypeDir, 0, 0, "", ""
 	} else if m.Digest == "" {
 		m.Digest = protocol.DigestXXH3
 	}
@@ -219,7 +234,7 @@ func (j *fileJob) sendContent(t *transfer, file *os.File, before fs.FileInfo) (h
 		if _, err := digest.Write(b.data); err != nil {
 			return nil, err
 		}
-		t.sendChunk(offset, b)
+		t.sendChunk(offset, b, offset+int64(n) == size, j.chunk)
 		offset += int64(n)
 	}
 	after, err := file.Stat()

@@ -7,7 +7,8 @@
 // batches (batch.go, record.go, builder.go, validator.go, codec.go), and the Fetch response whose
 // records stay in their files (fetch.go). The upper one is how a file travels
 // as records on a topic (filestream.go, digest.go, filename.go; described for
-// other programs in docs/file-streams.md).
+// other programs in docs/file-streams.md), and how it is encrypted end to end
+// (encryption.go, encryption_key.go, encryption_xaes.go; docs/encryption.md).
 //
 // Bytes on disk are bytes on the wire, so nothing here re-encodes a batch:
 // a Batch is a view of the frame or file it came from.

@@ -138,6 +138,9 @@ func (m Mode) String() string { return fmt.Sprintf("%04o", uint32(m&modeBits)) }
 //	|            | mft.kind: abort                       | Abort, JSON    |
 //	+------------+---------------------------------------+----------------+
 //
+// A record of an encrypted transfer has Sealed instead of those fields, and
+// on begin an Envelope: see Sealer and Keyring.
+//
 // Source: docs/file-streams.md.
 type FileRecord struct {
 	Transfer TransferID
@@ -147,7 +150,15 @@ type FileRecord struct {
 	Manifest *Manifest // of a begin
 	End      *End
 	Abort    *Abort
+
+	Sealed   []byte    // encrypted, in the place of all of the above
+	Envelope *Envelope // of an encrypted begin
+	Last     bool      // of a chunk that was encrypted: the file ends with it
+	Hole     int64     // of a chunk that was encrypted, without Data: that many bytes are zero
 }
+
+// IsSealed tells whether the record is encrypted.
+func (r FileRecord) IsSealed() bool { return r.Sealed != nil }
 
 // NotFileRecordError reports a record that is no part of a file stream: an
 // ordinary record, which is no mistake in a topic that carries both.
@@ -169,7 +180,7 @@ func (e *FileRecordError) Error() string {
 }
 
 // ParseFileRecord reads a record of a file stream. H is Header or the like type
-// of a client's library. Data aliases value, everything else is copied.
+// of a client's library. Data and Sealed alias value, everything else is copied.
 //
 // Unknown headers and unknown JSON fields are ignored; an unknown kind, a newer
 // version or a wrong field is a *FileRecordError. A record without an mft.kind
@@ -178,14 +189,16 @@ func ParseFileRecord[H ~struct {
 	Key   string
 	Value []byte
 }](key, value []byte, headers []H) (FileRecord, error) {
-	var kind, offset []byte
-	var kinds, offsets int
+	var kind, offset, sealed []byte
+	var kinds, offsets, seals int
 	for _, h := range headers {
 		switch h := Header(h); h.Key {
 		case HeaderKind:
 			kind, kinds = h.Value, kinds+1
 		case HeaderOffset:
 			offset, offsets = h.Value, offsets+1
+		case HeaderSealed:
+			sealed, seals = h.Value, seals+1
 		}
 	}
 	if kinds == 0 {
@@ -200,11 +213,25 @@ func ParseFileRecord[H ~struct {
 	} else {
 		r.Transfer = id
 	}
-	if kinds > 1 || offsets > 1 {
+	if kinds > 1 || offsets > 1 || seals > 1 {
 		return wrong("a header is there more than once")
 	}
 
 	var err error
+	if seals > 0 {
+		switch {
+		case string(sealed) != sealedVersion:
+			err = fmt.Errorf("it is encrypted in form %.16q, which is not known here: update this mft", sealed)
+		case offsets > 0:
+			err = fmt.Errorf("it is encrypted and has a %s header", HeaderOffset)
+		default:
+			err = r.parseSealed(value)
+		}
+		if err != nil {
+			return wrong("%v", err)
+		}
+		return r, nil
+	}
 	switch r.Kind {
 	case KindBegin:
 		r.Manifest, err = parseManifest(value)
@@ -227,6 +254,22 @@ func ParseFileRecord[H ~struct {
 	return r, nil
 }
 
+// parseSealed takes the value of an encrypted record.
+func (r *FileRecord) parseSealed(value []byte) (err error) {
+	switch r.Kind {
+	case KindBegin:
+		r.Envelope, r.Sealed, err = parseEnvelope(value)
+	case KindChunk, KindEnd, KindAbort:
+		r.Sealed = value
+	default:
+		return fmt.Errorf("the kind is unknown: a newer mft may have written it")
+	}
+	if r.Sealed == nil {
+		r.Sealed = []byte{}
+	}
+	return err
+}
+
 // parseOffset reads a decimal number without sign.
 func parseOffset(s string) (int64, error) {
 	n, err := strconv.ParseUint(s, 10, 63)
@@ -241,6 +284,13 @@ func parseOffset(s string) (int64, error) {
 func (r FileRecord) Encode() (key, value []byte, headers []Header) {
 	key = []byte(r.Transfer)
 	headers = []Header{{HeaderKind, []byte(r.Kind)}}
+	if r.IsSealed() {
+		value = r.Sealed
+		if r.Kind == KindBegin {
+			value = r.Envelope.encode(r.Sealed)
+		}
+		return key, value, append(headers, Header{HeaderSealed, []byte(sealedVersion)})
+	}
 	switch r.Kind {
 	case KindBegin:
 		value = encodeJSON(r.Manifest.wire())

@@ -1,6 +1,6 @@
 // Command mft-admin looks after topics, their settings and consumer groups, on
 // mft's broker or on any other that speaks Kafka's protocol, and after the data
-// directory of a broker of ours.
+// directory of a broker of ours; it makes keys.
 package main
 
 import (
@@ -43,7 +43,7 @@ func newAdmin() *cobra.Command {
 	o.ClientFlags(flags)
 	o.JSONFlag(flags, "results")
 	flags.DurationVar(&o.timeout, "timeout", 15*time.Second, "give up after this `TIME`")
-	cmd.AddCommand(newTopics(&o), newConfigs(&o), newGroups(&o), newDump(&o))
+	cmd.AddCommand(newTopics(&o), newConfigs(&o), newGroups(&o), newDump(&o), newKeygen())
 	return cmd
 }
 

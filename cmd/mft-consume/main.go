@@ -31,6 +31,11 @@ type options struct {
 	once    bool
 	abandon time.Duration
 
+	decryptKeys        []string
+	decryptPassphrases []string
+	decryptAsk         bool
+	acceptPlain        bool
+
 	// records
 	follow    bool
 	count     int
@@ -56,6 +61,9 @@ is stopped; with --once it stops at the end of the topic. A file appears under
 its name when all of it is there, checked and on stable storage; what is there
 under that name is replaced. Killed at any moment and started again it goes on
 where it was. Names that lead out of the directory are refused.
+With --decrypt-key it receives files that were encrypted, and refuses others
+unless there is --accept-plain. A file of a key that is not there fails; a run
+that has the key receives it. Without any key an encrypted file ends the run.
 With -c and without -t it runs the destinations of transfer.yml, or those NAMEd.
 
 Without --dir it prints records, each value on a line: all there are and then
@@ -76,6 +84,7 @@ It waits for a broker that is away. It ends with 3 when files could not be
 placed and the rest was: refused, damaged, or with --once not complete yet.`,
 		Example: `  mft-consume -t reports --dir /srv/in
   mft-consume -t reports --dir /srv/in --once
+  mft-consume -t reports --dir /srv/in --decrypt-key transfer.key
   mft-consume -t logs -f
   mft-consume -t logs -n 10 -f
   mft-consume -t users --from -1h --format '%T %k: %s\n'
@@ -98,6 +107,11 @@ placed and the rest was: refused, damaged, or with --once not complete yet.`,
 	flags.BoolVar(&o.once, "once", false, "stop when everything that is in the topic now is received")
 	flags.DurationVar(&o.abandon, "abandon-after", consumer.DefaultAbandonAfter, "give up a file when nothing of it has come for this `TIME`; 0: never")
 
+	flags.StringArrayVar(&o.decryptKeys, "decrypt-key", nil, "decrypt files with the keys in `FILE`; may be repeated")
+	flags.StringArrayVar(&o.decryptPassphrases, "decrypt-passphrase-file", nil, "decrypt files with the passphrase in `FILE`; may be repeated")
+	flags.BoolVar(&o.decryptAsk, "decrypt-passphrase", false, "decrypt files with a passphrase, which is asked for")
+	flags.BoolVar(&o.acceptPlain, "accept-plain", false, "with keys, receive also files that are not encrypted, which anyone can have made who may write to the topic")
+
 	flags.BoolVarP(&o.follow, "follow", "f", false, "stay and print records as they come")
 	flags.IntVarP(&o.count, "count", "n", 0, "print `N` records: the last ones, or with --from the first ones from there")
 	flags.StringVarP(&o.from, "from", "o", "", "begin at `WHERE`: beginning, end, an offset, -N, a time, -1h (default: the beginning; the end with -f)")
@@ -115,7 +129,7 @@ placed and the rest was: refused, damaged, or with --once not complete yet.`,
 
 // Flags that say something only about files, about records, about --embedded.
 var (
-	fileFlags     = []string{"once", "abandon-after", "progress"}
+	fileFlags     = []string{"once", "abandon-after", "progress", "decrypt-key", "decrypt-passphrase-file", "decrypt-passphrase", "accept-plain"}
 	recordFlags   = []string{"follow", "count", "from", "partition", "format"}
 	embeddedFlags = []string{"listen", "data"}
 )

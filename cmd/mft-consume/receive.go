@@ -17,6 +17,7 @@ import (
 	"mft/internal/config"
 	"mft/internal/kafka"
 	"mft/internal/terminal"
+	"mft/protocol"
 )
 
 // runner does what one command line asks for.
@@ -101,6 +102,10 @@ func distinct(destinations []config.Transfer) error {
 // receiveAll receives until ctx ends, with --once until all are received, or
 // until one fails.
 func (r *runner) receiveAll(ctx context.Context, destinations []config.Transfer, progress *terminal.Progress, log zerolog.Logger) (total consumer.Summary, err error) {
+	rings, err := r.keyrings(destinations, log)
+	if err != nil {
+		return total, err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	sums := make([]consumer.Summary, len(destinations))
 	for i, t := range destinations {
@@ -109,6 +114,8 @@ func (r *runner) receiveAll(ctx context.Context, destinations []config.Transfer,
 			Dir:          t.Destination.Path,
 			Once:         r.once,
 			AbandonAfter: r.abandon,
+			Keys:         rings[i],
+			AcceptPlain:  r.acceptPlain || t.Encryption != nil && t.Encryption.AcceptPlain,
 			Events: consumer.Events{
 				Begin:   progress.Begin,
 				Advance: progress.Advance,
@@ -135,6 +142,36 @@ func (r *runner) receiveAll(ctx context.Context, destinations []config.Transfer,
 		total.Refused, total.Failed, total.Unfinished = total.Refused+s.Refused, total.Failed+s.Failed, total.Unfinished+s.Unfinished
 	}
 	return total, err
+}
+
+// keyrings makes the keys of every destination: those of the flags, else its own.
+func (r *runner) keyrings(destinations []config.Transfer, log zerolog.Logger) ([]*protocol.Keyring, error) {
+	load := func(from command.Keys) (*protocol.Keyring, error) {
+		if from.None() {
+			return nil, nil
+		}
+		keys, passphrases, notes, err := from.Load(os.Stdin, r.err, false)
+		if err != nil {
+			return nil, err
+		}
+		for _, note := range notes {
+			log.Warn().Msg(note)
+		}
+		return protocol.NewKeyring(keys, passphrases)
+	}
+	given, err := load(command.Keys{Files: r.decryptKeys, PassphraseFiles: r.decryptPassphrases, Ask: r.decryptAsk})
+	if err != nil {
+		return nil, err
+	}
+	rings := make([]*protocol.Keyring, len(destinations))
+	for i, t := range destinations {
+		if rings[i] = given; given == nil && t.Encryption != nil {
+			if rings[i], err = load(command.Keys{Files: t.Encryption.Keys, PassphraseFiles: t.Encryption.PassphraseFiles}); err != nil {
+				return nil, fmt.Errorf("transfer %s: %w", t.Name, err)
+			}
+		}
+	}
+	return rings, nil
 }
 
 // hinted adds what to do.

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +32,10 @@ type options struct {
 	include []string
 	exclude []string
 
+	encryptKey        string
+	encryptPassphrase string
+	encryptAsk        bool
+
 	// lines
 	follow   string
 	from     string
@@ -54,6 +59,9 @@ func newProduce() *cobra.Command {
               end, then the new one; a truncated one from its beginning.
   neither     the lines of the standard input, each as a record, at once.
 
+With --encrypt-key the broker sees neither names nor content of files; they are
+received with mft-consume --decrypt-key. Lines are not encrypted.
+
 With -c and without -t it runs the sources of transfer.yml, or those NAMEd.
 
 What the summary counts is acknowledged by the broker. While the broker is away
@@ -61,6 +69,7 @@ mft-produce waits for it. It ends with 3 when a file could not be read, kept
 changing, or a line was too long, and the rest was sent.`,
 		Example: `  mft-produce -t reports january.pdf archive/
   mft-produce -t reports --include '*.csv' --digest sha256 /var/spool/out/
+  mft-produce -t reports --encrypt-key transfer.key salaries/
   mft-produce -t logs -f /var/log/syslog --from end
   echo 'hello' | mft-produce -t greetings
   mft-produce -t users --key-delim : --header source=passwd < /etc/passwd
@@ -76,13 +85,17 @@ changing, or a line was too long, and the rest was sent.`,
 	flags.StringVarP(&o.topic, "topic", "t", "", "send to `TOPIC`, which is created when missing")
 	o.ClientFlags(flags)
 	flags.Int32VarP(&o.partition, "partition", "p", 0, "send everything to partition `N` (default: by key, or spread)")
-	flags.StringVar(&o.compress, "compress", string(producer.CompressAuto), "`HOW` to compress batches: auto (zstd for what looks compressible), none, zstd, lz4, snappy, gzip")
+	flags.StringVar(&o.compress, "compress", string(producer.CompressAuto), "`HOW` to compress: auto (zstd for what looks compressible), none, zstd, lz4, snappy, gzip")
 	flags.StringVar(&o.acks, "acks", string(producer.AcksAll), "`WHEN` a record counts as sent: all (on stable storage), 1 (written) or 0 (handed to the network)")
 	flags.DurationVar(&o.timeout, "timeout", 0, "give up when the broker answers nothing for this `TIME` (default: 1m for its first answer, then never)")
 
 	flags.StringVar(&o.digest, "digest", protocol.DigestXXH3, "`KIND` of digest of files: xxh3-128, sha256 or blake3")
 	flags.StringArrayVar(&o.include, "include", nil, "send only files that match `GLOB`, as *.csv or sub/**/a?; may be repeated")
 	flags.StringArrayVar(&o.exclude, "exclude", nil, "leave out files and directories that match `GLOB`; may be repeated")
+
+	flags.StringVar(&o.encryptKey, "encrypt-key", "", "encrypt files end to end with the first key in `FILE`: see 'mft-admin keygen'")
+	flags.StringVar(&o.encryptPassphrase, "encrypt-passphrase-file", "", "encrypt files end to end with the passphrase in `FILE`")
+	flags.BoolVar(&o.encryptAsk, "encrypt-passphrase", false, "encrypt files end to end with a passphrase, which is asked for")
 
 	flags.StringVarP(&o.follow, "follow", "f", "", "send the lines of a growing `FILE`")
 	flags.StringVar(&o.from, "from", "beginning", "`WHERE` -f begins: beginning or end of the file")
@@ -123,12 +136,12 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
 			return command.Usagef("-f %s and %s: send the lines of one growing file, or files as they are", o.follow, args[0])
 		}
-		if err := o.only("the lines of a file", "", fileFlags...); err != nil {
+		if err := o.only("the lines of a file", "", slices.Concat(fileFlags, encryptFlags)...); err != nil {
 			return err
 		}
 		return r.sendGrowing(cmd.Context())
 	case len(args) == 0, len(args) == 1 && args[0] == "-":
-		if err := o.only("the standard input", "", append([]string{"from"}, fileFlags...)...); err != nil {
+		if err := o.only("the standard input", "", slices.Concat([]string{"from"}, fileFlags, encryptFlags)...); err != nil {
 			return err
 		}
 		return r.sendInput(cmd.Context())

@@ -15,6 +15,7 @@ import (
 	"mft/internal/kafka"
 	"mft/internal/terminal"
 	"mft/producer"
+	"mft/protocol"
 )
 
 // runner does what one command line asks for.
@@ -23,6 +24,7 @@ type runner struct {
 	in       io.Reader
 	out, err io.Writer
 	notes    []string // of the configuration, to be told
+	keys     map[string]*protocol.Key
 }
 
 // logger makes the log and tells the notes.
@@ -61,8 +63,11 @@ func with(cfg producer.Config, send func(p *producer.Producer) (producer.Summary
 
 // sendFiles sends the paths of the command line.
 func (r *runner) sendFiles(ctx context.Context, paths []string) error {
-	progress := r.progress()
 	cfg := r.producerConfig(config.Transfer{})
+	if err := r.encrypt(&cfg, config.Transfer{}, r.Logger(r.err)); err != nil {
+		return err
+	}
+	progress := r.progress()
 	cfg.Logger = r.logger(progress.Writer())
 	sum, err := r.filesOnce(ctx, cfg, progress, paths, producer.FileOptions{Include: r.include, Exclude: r.exclude})
 	r.closeProgress(progress, sum.Skipped)
@@ -123,6 +128,9 @@ func (r *runner) sendInput(ctx context.Context) error {
 	}
 	cfg := r.producerConfig(config.Transfer{})
 	cfg.Logger = r.logger(r.err)
+	if err := r.encrypt(&cfg, config.Transfer{}, cfg.Logger); err != nil {
+		return err
+	}
 	return r.lines(cfg, func(p *producer.Producer) (producer.Summary, error) { return p.SendLines(ctx, r.in, lines) })
 }
 
@@ -143,6 +151,9 @@ func (r *runner) sendGrowing(ctx context.Context) error {
 	}
 	cfg := r.producerConfig(config.Transfer{})
 	cfg.Logger = r.logger(r.err)
+	if err := r.encrypt(&cfg, config.Transfer{}, cfg.Logger); err != nil {
+		return err
+	}
 	return r.followFile(ctx, cfg, r.follow, producer.FollowOptions{LineOptions: lines, FromEnd: fromEnd})
 }
 
@@ -207,6 +218,10 @@ func (r *runner) sendSources(ctx context.Context, sources []config.Transfer) err
 			files = append(files, t)
 		}
 	}
+	// A passphrase is asked for before there is a progress bar.
+	if err := r.encrypt(&producer.Config{}, config.Transfer{}, r.Logger(r.err)); err != nil {
+		return err
+	}
 	logTo := r.err
 	var progress *terminal.Progress
 	if len(files) > 0 {
@@ -230,12 +245,20 @@ func (r *runner) sendSources(ctx context.Context, sources []config.Transfer) err
 	for _, t := range growing {
 		cfg := r.producerConfig(t)
 		cfg.Logger = log.With().Str("transfer", t.Name).Logger()
+		if err := r.encrypt(&cfg, t, cfg.Logger); err != nil {
+			failed(t, err)
+			continue
+		}
 		followers.Go(func() { failed(t, r.followFile(ctx, cfg, t.Source.Paths[0], producer.FollowOptions{})) })
 	}
 	var total producer.Summary
 	for _, t := range files {
 		cfg := r.producerConfig(t)
 		cfg.Logger = log.With().Str("transfer", t.Name).Logger()
+		if err := r.encrypt(&cfg, t, cfg.Logger); err != nil {
+			failed(t, err)
+			continue
+		}
 		sum, err := r.filesOnce(ctx, cfg, progress, t.Source.Paths, producer.FileOptions{Include: t.Source.Include, Exclude: t.Source.Exclude})
 		total.Files += sum.Files
 		total.Dirs += sum.Dirs

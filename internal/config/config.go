@@ -55,7 +55,8 @@ type Transfer struct {
 	Acks        string // all, 1, 0; "" for the default
 	Source      *Source
 	Destination *Destination
-	Line        int // where it stands in the file
+	Encryption  *Encryption // nil: files travel in clear
+	Line        int         // where it stands in the file
 }
 
 // Source says what a producer sends: files and directories, or the lines of
@@ -70,6 +71,15 @@ type Source struct {
 // Destination says where a consumer puts files.
 type Destination struct {
 	Path string
+}
+
+// Encryption says what files are encrypted with, end to end. There is a key
+// file or a passphrase file. The first key of the first file encrypts, all
+// decrypt.
+type Encryption struct {
+	Keys            []string // key files
+	PassphraseFiles []string // used to encrypt when there are no Keys
+	AcceptPlain     bool     // receive files that are not encrypted, too
 }
 
 // Error is a transfer.yml that cannot be used.

@@ -70,7 +70,10 @@ func TestForms(t *testing.T) {
 		"short transfer":  {"transfers: [{name: a, source: x}]", Config{Transfers: []Transfer{{Name: "a", Topic: "a", Source: &Source{Paths: []string{"x"}}, Line: 1}}}},
 		"several sources": {"transfers: {topic: a, source: [x, y], acks: 1}", Config{Transfers: []Transfer{{Name: "a", Topic: "a", Acks: "1", Source: &Source{Paths: []string{"x", "y"}}, Line: 1}}}},
 		"destination":     {"transfers: {name: the a, topic: a, destination: /in}", Config{Transfers: []Transfer{{Name: "the a", Topic: "a", Destination: &Destination{Path: "/in"}, Line: 1}}}},
-		"anchors":         {"brokers: &b [a:1]\ntransfers: [{name: a, source: &s {path: x}}, {name: b, source: *s}]", Config{Brokers: []string{"a:1"}, Transfers: []Transfer{{Name: "a", Topic: "a", Source: &Source{Paths: []string{"x"}}, Line: 2}, {Name: "b", Topic: "b", Source: &Source{Paths: []string{"x"}}, Line: 2}}}},
+		"a key":           {"transfers: {name: a, source: x, encryption: k}", Config{Transfers: []Transfer{{Name: "a", Topic: "a", Source: &Source{Paths: []string{"x"}}, Encryption: &Encryption{Keys: []string{"k"}}, Line: 1}}}},
+		"keys": {"transfers: {name: a, destination: x, encryption: {key: [k, l], passphrase_file: p, accept_plain: yes}}", Config{Transfers: []Transfer{{Name: "a", Topic: "a", Destination: &Destination{Path: "x"},
+			Encryption: &Encryption{Keys: []string{"k", "l"}, PassphraseFiles: []string{"p"}, AcceptPlain: true}, Line: 1}}}},
+		"anchors": {"brokers: &b [a:1]\ntransfers: [{name: a, source: &s {path: x}}, {name: b, source: *s}]", Config{Brokers: []string{"a:1"}, Transfers: []Transfer{{Name: "a", Topic: "a", Source: &Source{Paths: []string{"x"}}, Line: 2}, {Name: "b", Topic: "b", Source: &Source{Paths: []string{"x"}}, Line: 2}}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg, err := Parse("", []byte(c.text))

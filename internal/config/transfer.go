@@ -122,8 +122,9 @@ func readTransfer(m *mapping) (t Transfer) {
 	m.take("acks", func(v value) { t.Acks = v.oneOf("all", "1", "0") })
 	m.take("source", func(v value) { t.Source = readSource(v) })
 	m.take("destination", func(v value) { t.Destination = readDestination(v) })
-	m.later("streams", "encryption", "confirm", "resume", "limit", "retries", "route")
-	m.done("name", "topic", "group", "compression", "digest", "acks", "source", "destination")
+	m.take("encryption", func(v value) { t.Encryption = readEncryption(v) })
+	m.later("streams", "confirm", "resume", "limit", "retries", "route")
+	m.done("name", "topic", "group", "compression", "digest", "acks", "encryption", "source", "destination")
 
 	switch {
 	case t.Name == "" && t.Topic == "":
@@ -139,7 +140,34 @@ func readTransfer(m *mapping) (t Transfer) {
 	if t.Source == nil && t.Destination == nil {
 		m.fail("a transfer needs a source (what mft-produce sends), a destination (where mft-consume writes), or both")
 	}
+	if t.Encryption != nil && t.Source != nil && t.Source.Follow {
+		m.fail("only files are encrypted: remove encryption, or source.follow")
+	}
+	if t.Encryption != nil {
+		switch t.Compression {
+		case "lz4", "snappy", "gzip":
+			m.fail("what is encrypted is compressed by zstd: write compression: auto, zstd or none, not %s", t.Compression)
+		}
+	}
 	return t
+}
+
+// readEncryption reads a key file, a list of them, or a mapping.
+func readEncryption(v value) *Encryption {
+	e := &Encryption{}
+	if v.node.Kind != yaml.MappingNode {
+		e.Keys = v.strings()
+		return e
+	}
+	m := newMapping(v.r, v.node, v.key)
+	m.take("key", func(v value) { e.Keys = v.strings() })
+	m.take("passphrase_file", func(v value) { e.PassphraseFiles = v.strings() })
+	m.take("accept_plain", func(v value) { e.AcceptPlain = v.bool() })
+	m.done("key", "passphrase_file", "accept_plain")
+	if len(e.Keys)+len(e.PassphraseFiles) == 0 {
+		v.fail("encryption needs a key: write key: FILE, or passphrase_file: FILE")
+	}
+	return e
 }
 
 // readSource reads a path, a list of paths, or a mapping.
