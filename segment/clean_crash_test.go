@@ -76,6 +76,7 @@ func TestKilledWhileCleaning(t *testing.T) {
 	if testing.Short() {
 		rounds = 3
 	}
+	compacted, expired := false, false
 	for round := range rounds {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), cleanChildVariable+"="+dir)
@@ -117,16 +118,22 @@ func TestKilledWhileCleaning(t *testing.T) {
 				t.Errorf("round %d: %s is %d, acked was %d", round, key, found[key], number)
 			}
 		}
-		if l.StartOffset() != 0 || len(all) > int(l.EndOffset())/2 {
-			t.Errorf("round %d: start %d, %d records of %d are left", round, l.StartOffset(), len(all), l.EndOffset())
+		if l.StartOffset() != 0 {
+			t.Errorf("round %d: start %d", round, l.StartOffset())
 		}
+		// A busy machine may not come to cleaning in each round.
+		compacted = compacted || len(all) <= int(l.EndOffset())/2
 		other := testTopic
 		other.Partition = 1
 		l2 := openLog(t, s, other, LogConfig{})
 		batches := readAll(t, l2, l2.StartOffset(), 1<<20)
-		if l2.EndOffset() <= last2 || l2.StartOffset() == 0 || l2.Size() < 20<<10 || batches[0].BaseOffset() != l2.StartOffset() {
+		if l2.EndOffset() <= last2 || l2.Size() < 20<<10 || batches[0].BaseOffset() != l2.StartOffset() {
 			t.Errorf("round %d: %d to %d, %d bytes, acked was %d", round, l2.StartOffset(), l2.EndOffset(), l2.Size(), last2)
 		}
+		expired = expired || l2.StartOffset() > 0
 		closeStore(t, s)
+	}
+	if !compacted || !expired {
+		t.Errorf("nothing was cleaned before the kills: compaction %t, retention %t", compacted, expired)
 	}
 }

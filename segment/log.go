@@ -124,6 +124,7 @@ type Log struct {
 	// committing is held across an fdatasync of this log. Only the committer, rolls and checkpoints take it: it keeps them from doing
 	// the same work twice.
 	committing sync.Mutex
+	deleted    atomic.Bool // the journal is to take no more ranges of it
 	named      atomic.Bool // the names of the directory and its files are durable; set with committing held
 
 	mu        sync.Mutex

@@ -25,6 +25,7 @@ const (
 // proposal is one call of Propose, or data of logs.
 type proposal struct {
 	records []record
+	logs    []*Log     // whose ranges the records are; nil for others
 	done    chan error // cap 1
 }
 
@@ -343,9 +344,15 @@ func (m *metadata) commit(group []*proposal) {
 	s.mu.Unlock()
 	notes := len(m.records)
 	for _, p := range group {
-		m.records = append(m.records, p.records...)
+		for i, r := range p.records {
+			// A range that came behind the deletion of its log would bring it back.
+			if p.logs == nil || !p.logs[i].deleted.Load() {
+				m.records = append(m.records, r)
+			}
+		}
 	}
 	if len(m.records) == 0 {
+		answer(nil)
 		return
 	}
 	err := m.journal.write(m.records)

@@ -118,6 +118,7 @@ type batch struct {
 	logs    []*Log
 	taken   []young  // of those whose bytes are in records
 	records []record // one for each in taken
+	owners  []*Log   // the same logs
 	ends    []int    // of their payloads in buf
 	buf     []byte
 }
@@ -127,7 +128,7 @@ type batch struct {
 func (b *batch) commit(s *Store) (err error) {
 	b.read(s)
 	if len(b.taken) > 0 {
-		if err = s.propose(context.Background(), &proposal{records: b.records, done: make(chan error, 1)}); err != nil {
+		if err = s.propose(context.Background(), &proposal{records: b.records, logs: b.owners, done: make(chan error, 1)}); err != nil {
 			s.log.Debug().Err(err).Msg("the journal took no data")
 		}
 	}
@@ -145,6 +146,7 @@ func (b *batch) commit(s *Store) (err error) {
 		}
 	}
 	clear(b.taken)
+	clear(b.owners)
 	if cap(b.buf) > 2*maxBatch {
 		b.buf = nil
 	}
@@ -153,7 +155,7 @@ func (b *batch) commit(s *Store) (err error) {
 
 // read fills the batch from the logs' files. It leaves out those that turn out to have nothing, or too much.
 func (b *batch) read(s *Store) {
-	b.taken, b.records, b.ends, b.buf = b.taken[:0], b.records[:0], b.ends[:0], b.buf[:0]
+	b.taken, b.records, b.owners, b.ends, b.buf = b.taken[:0], b.records[:0], b.owners[:0], b.ends[:0], b.buf[:0]
 	for _, l := range b.logs {
 		y, ok := l.young()
 		if !ok {
@@ -168,8 +170,9 @@ func (b *batch) read(s *Store) {
 		b.buf, b.taken, b.ends = filled, append(b.taken, y), append(b.ends, len(filled))
 	}
 	start := 0
-	for _, end := range b.ends {
+	for i, end := range b.ends {
 		b.records = append(b.records, record{recordRange, b.buf[start:end]})
+		b.owners = append(b.owners, b.taken[i].log)
 		start = end
 	}
 }

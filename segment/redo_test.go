@@ -412,3 +412,28 @@ func FuzzRange(f *testing.F) {
 		}
 	})
 }
+
+// A range that is on its way into the journal while its log is deleted must not bring the log back: a topic of the same name may have taken
+// its place, of which nothing is in the journal yet.
+func TestRangeBehindTheDeletionOfItsLog(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	l := openLog(t, s, testTopic, LogConfig{})
+	appendBatch(t, l, batchOf(t, 3, 100, 0, nil))
+	// What a committer does, with the deletion in between. The log's own committer may have been faster.
+	h := l.active().h.acquire()
+	late := young{log: l, upTo: l.end, h: h}
+	payload, err := late.append(nil)
+	must(t, err)
+	must(t, h.release())
+	must(t, s.DeleteLog(testTopic))
+	must(t, s.propose(t.Context(), &proposal{records: []record{{recordRange, payload}}, logs: []*Log{l}, done: make(chan error, 1)}))
+	next := testTopic
+	next.TopicID[0]++
+	openLog(t, s, next, LogConfig{})
+
+	s = openStore(t, copyDir(t, dir), Options{})
+	if l := openLog(t, s, next, LogConfig{}); l.EndOffset() != 0 {
+		t.Errorf("the new log ends at %d", l.EndOffset())
+	}
+}

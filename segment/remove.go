@@ -108,6 +108,7 @@ func (s *Store) deleteLog(id LogID, l *Log) error {
 		}
 		return s.deleteDir(id.dirName(), nil)
 	}
+	l.deleted.Store(true)
 	err := l.close()
 	return errors.Join(err, s.deleteDir(id.dirName(), l.drain()))
 }
