@@ -232,6 +232,9 @@ func (s *session) onOffsetsFetched(_ context.Context, _ *kgo.Client, resp *kmsg.
 func (s *session) adjustOffsets(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ctx.Err() != nil { // close may have stopped all partitions already
+		return offsets, nil
+	}
 	for id, offset := range offsets[s.cfg.Topic] {
 		at := offset.EpochOffset().Offset
 		n, noted := s.notes[id]
