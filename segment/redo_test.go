@@ -328,7 +328,8 @@ func TestWhatGoesIntoTheJournal(t *testing.T) {
 	for _, l := range logs {
 		waitDurable(t, l)
 	}
-	if n := size(); n < 20_000 || n > 60_000 {
+	// On a busy machine they come in several batches, and the last few of them one by one.
+	if n := size(); n < 4_000 || n > 60_000 {
 		t.Errorf("%d bytes are in the journal of 32 logs with 1000 each", n)
 	}
 }
