@@ -23,24 +23,7 @@ import (
 
 var commands *commandtest.Commands
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "mft-benchmarks-")
-	if err == nil {
-		commands, err = commandtest.Build(dir)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	code := m.Run()
-	if err := os.RemoveAll(dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
-}
+func TestMain(m *testing.M) { os.Exit(commandtest.Main(m, &commands)) }
 
 // BenchmarkStart is the time from starting mft-broker to its serving, and
 // from there to the first acknowledged record of a fresh producer process.

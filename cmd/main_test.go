@@ -4,7 +4,6 @@ package cmd_test
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -15,24 +14,7 @@ import (
 
 var commands *commandtest.Commands
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "mft-commands-")
-	if err == nil {
-		commands, err = commandtest.Build(dir)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	code := m.Run()
-	if err := os.RemoveAll(dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
-}
+func TestMain(m *testing.M) { os.Exit(commandtest.Main(m, &commands)) }
 
 // startBroker starts a broker on a fresh data directory and a free port.
 func startBroker(t *testing.T, args ...string) *commandtest.Broker {

@@ -31,6 +31,24 @@ func Build(dir string) (*Commands, error) {
 	return &Commands{dir}, nil
 }
 
+// Main builds the commands for the tests of a package, sets *commands, runs the
+// tests, and returns the exit code for TestMain.
+func Main(m *testing.M, commands **Commands) int {
+	dir, err := os.MkdirTemp("", "mft-commands-")
+	if err == nil {
+		*commands, err = Build(dir)
+	}
+	code := 1
+	if err == nil {
+		code = m.Run()
+	}
+	if err = errors.Join(err, os.RemoveAll(dir)); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
 // Path returns the path of a command.
 func (c *Commands) Path(name string) string {
 	if runtime.GOOS == "windows" {
