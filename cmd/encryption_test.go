@@ -45,6 +45,7 @@ func runScripts(t *testing.T, addr, data string) {
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("MFT_BROKERS", addr)
+			env.Setenv("MFT_STATE", filepath.Join(env.WorkDir, ".state"))
 			env.Setenv("PATH", filepath.Dir(commands.Path("mft-admin"))+string(os.PathListSeparator)+env.Getenv("PATH"))
 			return nil
 		},

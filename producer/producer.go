@@ -80,6 +80,10 @@ type Config struct {
 	// records are on the way, before it gives up; 0: for ever.
 	StallTimeout time.Duration
 
+	// StateDir is a directory, made when missing, where a Producer remembers
+	// what outlives it; several may share one. "": nothing is remembered.
+	StateDir string
+
 	Logger zerolog.Logger // the zero value logs nothing
 	Events Events
 }

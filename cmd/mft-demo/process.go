@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -26,6 +27,7 @@ func (d *demo) exec(ctx context.Context, name string, args ...string) *exec.Cmd 
 	cmd := exec.CommandContext(ctx, d.program(name), args...)
 	cmd.Dir = d.dir
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "MFT_") })
+	cmd.Env = append(cmd.Env, "MFT_STATE="+filepath.Join(d.dir, "state"))
 	if d.address != "" {
 		cmd.Env = append(cmd.Env, "MFT_BROKERS="+d.address)
 	}

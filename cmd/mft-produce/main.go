@@ -26,6 +26,7 @@ type options struct {
 	compress  string
 	acks      string
 	timeout   time.Duration
+	state     string
 
 	// files
 	digest  string
@@ -89,6 +90,8 @@ changing, or a line was too long, and the rest was sent.`,
 	flags.StringVar(&o.acks, "acks", string(producer.AcksAll), "`WHEN` a record counts as sent: all (on stable storage), 1 (written) or 0 (handed to the network)")
 	flags.DurationVar(&o.timeout, "timeout", 0, "give up when the broker answers nothing for this `TIME` (default: 1m for its first answer, then never)")
 
+	flags.StringVar(&o.state, "state", command.DefaultStateDir(), "remember in `DIR` what outlives the command; \""+command.NoState+"\": nothing")
+
 	flags.StringVar(&o.digest, "digest", protocol.DigestXXH3, "`KIND` of digest of files: xxh3-128, sha256 or blake3")
 	flags.StringArrayVar(&o.include, "include", nil, "send only files that match `GLOB`, as *.csv or sub/**/a?; may be repeated")
 	flags.StringArrayVar(&o.exclude, "exclude", nil, "leave out files and directories that match `GLOB`; may be repeated")
@@ -118,6 +121,9 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 	file, err := o.Load(o.flags)
 	if err != nil {
 		return err
+	}
+	if !o.flags.Changed("state") && file.State != "" {
+		o.state = file.State
 	}
 	r := &runner{options: o, in: cmd.InOrStdin(), out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), notes: file.Notes}
 	switch {
@@ -175,6 +181,9 @@ func (o *options) producerConfig(t config.Transfer) producer.Config {
 		Compression: producer.Compression(o.compress),
 		Acks:        producer.Acks(o.acks),
 		Digest:      o.digest,
+	}
+	if o.state != command.NoState {
+		cfg.StateDir = o.state
 	}
 	if o.timeout > 0 {
 		cfg.ConnectTimeout, cfg.StallTimeout = o.timeout, o.timeout

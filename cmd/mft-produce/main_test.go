@@ -55,6 +55,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Setenv("MFT_BROKERS", addr)
+			env.Setenv("MFT_STATE", filepath.Join(env.WorkDir, ".state"))
 			env.Defer(func() {
 				if err := stop(); err != nil {
 					t.Error(err)
@@ -98,6 +99,7 @@ func TestExitCodes(t *testing.T) {
 		}
 	}()
 	t.Setenv("MFT_BROKERS", addr)
+	t.Setenv("MFT_STATE", t.TempDir())
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("x"), 0o644); err != nil {
 		t.Fatal(err)

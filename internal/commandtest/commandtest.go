@@ -88,6 +88,7 @@ func (c *Commands) StartTo(t testing.TB, stdout *os.File, name string, args ...s
 func (c *Commands) process(t testing.TB, name string, args []string) *Process {
 	p := &Process{t: t, Cmd: exec.Command(c.Path(name), args...), done: make(chan struct{})}
 	p.Cmd.Stderr = &p.Stderr
+	p.Env = append(os.Environ(), "XDG_STATE_HOME="+filepath.Join(c.dir, "state"))
 	return p
 }
 

@@ -24,6 +24,7 @@ type Config struct {
 	Broker    Broker     // of mft-broker
 	Brokers   []string   // HOST:PORT of the brokers that clients ask first
 	Transfers []Transfer // in the order of the file
+	State     string     // directory where mft-produce remembers what outlives it; "" for the default
 	Notes     []string   // what the user should be told: accepted, but not done as it says
 }
 

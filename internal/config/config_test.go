@@ -64,6 +64,7 @@ func TestForms(t *testing.T) {
 			Config{Broker: Broker{Listen: []Listener{{Address: "localhost:9999"}, {Address: ":8001"}, {Address: "0.0.0.0:8002", Advertised: "mft.example:9999"}}}},
 		},
 		"one listener":    {"broker: {listen: '[::1]:7'}", Config{Broker: Broker{Listen: []Listener{{Address: "[::1]:7"}}}}},
+		"state":           {"state: /var/lib/mft", Config{State: "/var/lib/mft"}},
 		"one broker":      {"brokers: a.example", Config{Brokers: []string{"a.example:9999"}}},
 		"topic defaults":  {"broker: {topic_defaults: {write.caching: yes, flush.ms: 1_000}}", Config{Broker: Broker{TopicDefaults: map[string]string{"write.caching": "true", "flush.ms": "1000"}}}},
 		"retention":       {"broker: {topic_defaults: {retention.ms: -1, cleanup.policy: [compact, delete], min.cleanable.dirty.ratio: 0.1}}", Config{Broker: Broker{TopicDefaults: map[string]string{"retention.ms": "-1", "cleanup.policy": "compact,delete", "min.cleanable.dirty.ratio": "0.1"}}}},
@@ -91,7 +92,7 @@ func TestForms(t *testing.T) {
 func TestMistakes(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"broker:\n  lisen: x\n", "t.yml, line 2: broker.lisen: unknown key: use one of listen, data, "},
-		{"borker: {}\n", "t.yml, line 1: borker: unknown key: use one of broker, brokers, transfers"},
+		{"borker: {}\n", "t.yml, line 1: borker: unknown key: use one of broker, brokers, state, transfers"},
 		{"broker:\n  data: a\n  data: b\n", "t.yml, line 3: broker.data: is there twice"},
 		{"broker: [a]\n", "line 1: broker: give keys with values (key: value), not a list"},
 		{"broker: {listen: {advertised: a}}\n", "broker.listen: a listener needs an address"},

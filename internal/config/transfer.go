@@ -26,6 +26,7 @@ func readConfig(r *reader, root *mapping, cfg *Config) {
 			cfg.Brokers = append(cfg.Brokers, item.address())
 		}
 	})
+	root.take("state", func(v value) { cfg.State = v.string() })
 	root.take("transfers", func(v value) {
 		names := map[string]int{}
 		for _, item := range v.items() {
@@ -37,7 +38,7 @@ func readConfig(r *reader, root *mapping, cfg *Config) {
 			cfg.Transfers = append(cfg.Transfers, t)
 		}
 	})
-	root.done("broker", "brokers", "transfers")
+	root.done("broker", "brokers", "state", "transfers")
 }
 
 func readBroker(m *mapping, b *Broker) {
