@@ -56,6 +56,9 @@ type Config struct {
 	// one that does not. Negative: for ever.
 	ConnectTimeout time.Duration
 
+	// Limiter holds what goes over the wire to a rate; nil: nothing does.
+	Limiter *kafka.Limiter
+
 	Logger zerolog.Logger // the zero value logs nothing
 }
 
@@ -77,7 +80,7 @@ func (c *Config) clientOptions(watch *kafka.Watch) []kgo.Opt {
 	return []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID(c.ClientID),
-		kgo.Dialer(loopback.Dialer(c.Logger)),
+		kgo.Dialer(c.Limiter.Dialer(loopback.Dialer(c.Logger))),
 		kgo.WithHooks(watch),
 		kgo.WithLogger(kafka.Log{Logger: c.Logger}),
 		kgo.DisableClientMetrics(),

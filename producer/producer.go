@@ -71,6 +71,9 @@ type Config struct {
 	// zstd or none. Lines are never encrypted: SendLines and Follow refuse.
 	Key *protocol.Key
 
+	// Limiter holds what goes over the wire to a rate; nil: nothing does.
+	Limiter *kafka.Limiter
+
 	ClientID string // what the broker's log calls this client; "": mft-produce
 
 	// ConnectTimeout is how long to wait for the first answer of any broker;
@@ -172,7 +175,7 @@ func (p *Producer) clientOptions() ([]kgo.Opt, error) {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(p.cfg.Brokers...),
 		kgo.ClientID(p.cfg.ClientID),
-		kgo.Dialer(loopback.Dialer(p.log)),
+		kgo.Dialer(p.cfg.Limiter.Dialer(loopback.Dialer(p.log))),
 		kgo.WithHooks(p.watch),
 		kgo.WithLogger(kafka.Log{Logger: p.log}),
 		kgo.DisableClientMetrics(),

@@ -130,7 +130,7 @@ func (r *run) watchStall() {
 		case <-tick.C:
 		}
 		if r.p.client.BufferedProduceRecords() > 0 &&
-			time.Since(time.Unix(0, r.progress.Load())) > limit {
+			time.Since(time.Unix(0, r.progress.Load())) > limit && time.Since(r.p.cfg.Limiter.Held()) > limit {
 			r.cancel(&StallError{limit})
 		}
 	}

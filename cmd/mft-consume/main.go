@@ -122,6 +122,7 @@ placed and the rest was: refused, damaged, or with --once not complete yet.`,
 	flags.StringSliceVar(&o.listen, "listen", []string{config.DefaultAddress}, "with --embedded: listen on `HOST:PORT`; may be repeated")
 	flags.StringVar(&o.data, "data", "mft-data", "with --embedded: keep topics in `DIR`")
 
+	o.LimitFlag(flags)
 	o.ProgressFlag(flags)
 	o.JSONFlag(flags, "records, or events and summary,")
 	return cmd
@@ -188,6 +189,6 @@ func (o *options) only(why string, meaningless []string) error {
 }
 
 // consumerConfig is what the flags say for one topic.
-func (o *options) consumerConfig(topic, group string) consumer.Config {
-	return consumer.Config{Brokers: o.Brokers, Topic: topic, Group: group, ConnectTimeout: o.timeout}
+func (o *options) consumerConfig(topic, group string, limit config.Limit) consumer.Config {
+	return consumer.Config{Brokers: o.Brokers, Topic: topic, Group: group, ConnectTimeout: o.timeout, Limiter: o.Limiter(limit)}
 }

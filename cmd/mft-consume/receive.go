@@ -110,7 +110,7 @@ func (r *runner) receiveAll(ctx context.Context, destinations []config.Transfer,
 	sums := make([]consumer.Summary, len(destinations))
 	for i, t := range destinations {
 		cfg := consumer.FilesConfig{
-			Config:       r.consumerConfig(t.Topic, t.Group),
+			Config:       r.consumerConfig(t.Topic, t.Group, t.Limit),
 			Dir:          t.Destination.Path,
 			Once:         r.once,
 			AbandonAfter: r.abandon,

@@ -12,7 +12,7 @@ import (
 
 // print prints records.
 func (r *runner) print(ctx context.Context) error {
-	cfg := consumer.RecordsConfig{Config: r.consumerConfig(r.topic, r.group), Follow: r.follow, Limit: r.count}
+	cfg := consumer.RecordsConfig{Config: r.consumerConfig(r.topic, r.group, nil), Follow: r.follow, Limit: r.count}
 	if r.flags.Changed("count") && r.count < 1 {
 		return command.Usagef("--count %d: ask for one record or more", r.count)
 	}

@@ -106,6 +106,7 @@ changing, or a line was too long, and the rest was sent.`,
 	flags.StringVar(&o.keyDelim, "key-delim", "", "split lines at the first `TEXT` into key and value")
 	flags.StringArrayVar(&o.headers, "header", nil, "`KEY=VALUE` header of every line's record; may be repeated")
 
+	o.LimitFlag(flags)
 	o.ProgressFlag(flags)
 	o.JSONFlag(flags, "events and summary")
 	return cmd
@@ -181,6 +182,7 @@ func (o *options) producerConfig(t config.Transfer) producer.Config {
 		Compression: producer.Compression(o.compress),
 		Acks:        producer.Acks(o.acks),
 		Digest:      o.digest,
+		Limiter:     o.Limiter(t.Limit),
 	}
 	if o.state != command.NoState {
 		cfg.StateDir = o.state

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"mft/internal/config"
+	"mft/internal/kafka"
 	"mft/internal/terminal"
 )
 
@@ -22,6 +23,9 @@ type Options struct {
 	LogFormat string        // --log-format: console or json
 	JSON      bool          // --json
 	Progress  terminal.Mode // --progress
+	LimitRate string        // --limit-rate
+
+	limiter *kafka.Limiter // of --limit-rate, shared by all transfers; nil: not given
 }
 
 // ClientFlags adds the flags of everything that talks to a broker: -c, -b and
@@ -59,6 +63,23 @@ func (o *Options) ProgressFlag(flags *pflag.FlagSet) {
 	flags.Var(&o.Progress, "progress", "show progress: auto (a bar on a terminal, lines elsewhere), always or never")
 }
 
+// LimitFlag adds --limit-rate.
+func (o *Options) LimitFlag(flags *pflag.FlagSet) {
+	flags.StringVar(&o.LimitRate, "limit-rate", "", "use at most `RATE` bytes per second of the network, as 10MB or 512KiB; 0: no limit")
+}
+
+// Limiter is the limit of a transfer: that of --limit-rate, which all transfers
+// of the command share, or else its own.
+func (o *Options) Limiter(own config.Limit) *kafka.Limiter {
+	if o.LimitRate != "" {
+		return o.limiter
+	}
+	if len(own) == 0 {
+		return nil
+	}
+	return kafka.NewLimiter(own.At)
+}
+
 // Load reads transfer.yml, if one is named, and settles what depends on it:
 // the brokers are the file's unless a flag or variable gave them. Without a
 // file it returns an empty configuration.
@@ -79,6 +100,15 @@ func (o *Options) Load(flags *pflag.FlagSet) (*config.Config, error) {
 			return nil, Usagef("--brokers: %w", err)
 		}
 		o.Brokers[i] = address
+	}
+	if o.LimitRate != "" {
+		rate, err := config.ParseRate(o.LimitRate)
+		if err != nil {
+			return nil, Usagef("--limit-rate: %w", err)
+		}
+		if rate > 0 {
+			o.limiter = kafka.NewLimiter(config.Limit{{Rate: rate}}.At)
+		}
 	}
 	if _, err := parseLevel(o.LogLevel); err != nil {
 		return nil, err

@@ -57,6 +57,7 @@ type Transfer struct {
 	Source      *Source
 	Destination *Destination
 	Encryption  *Encryption // nil: files travel in clear
+	Limit       Limit       // how fast, on the wire
 	Line        int         // where it stands in the file
 }
 

@@ -124,8 +124,9 @@ func readTransfer(m *mapping) (t Transfer) {
 	m.take("source", func(v value) { t.Source = readSource(v) })
 	m.take("destination", func(v value) { t.Destination = readDestination(v) })
 	m.take("encryption", func(v value) { t.Encryption = readEncryption(v) })
-	m.later("streams", "confirm", "resume", "limit", "retries", "route")
-	m.done("name", "topic", "group", "compression", "digest", "acks", "encryption", "source", "destination")
+	m.take("limit", func(v value) { t.Limit = readLimit(v) })
+	m.later("streams", "confirm", "resume", "retries", "route")
+	m.done("name", "topic", "group", "compression", "digest", "acks", "encryption", "limit", "source", "destination")
 
 	switch {
 	case t.Name == "" && t.Topic == "":
