@@ -4,17 +4,26 @@ package cmd_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"mft/internal/commandtest"
+	"mft/internal/kafkatest"
 )
 
 var commands *commandtest.Commands
 
-func TestMain(m *testing.M) { os.Exit(commandtest.Main(m, &commands)) }
+func TestMain(m *testing.M) {
+	code := commandtest.Main(m, &commands)
+	if err := kafkatest.StopShared(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
 
 // startBroker starts a broker on a fresh data directory and a free port.
 func startBroker(t *testing.T, args ...string) *commandtest.Broker {

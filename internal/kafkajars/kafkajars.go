@@ -21,7 +21,7 @@ import (
 // Version is that of Kafka: one that runs on Java 17.
 const Version = "4.1.0"
 
-// pom asks for the broker, which is an artifact of its own, and for the tools beside it.
+// pom asks for the broker, which is an artifact of its own, for the tools beside it, and for what lets them log.
 const pom = `<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>mft</groupId>
@@ -38,6 +38,11 @@ const pom = `<project xmlns="http://maven.apache.org/POM/4.0.0">
       <groupId>org.apache.kafka</groupId>
       <artifactId>kafka-tools</artifactId>
       <version>` + Version + `</version>
+    </dependency>
+    <dependency>
+      <groupId>org.apache.logging.log4j</groupId>
+      <artifactId>log4j-slf4j-impl</artifactId>
+      <version>2.24.3</version>
     </dependency>
   </dependencies>
 </project>
