@@ -183,7 +183,7 @@ func (s *lineSender) send(line []byte) {
 		}
 	}
 	s.handed++
-	s.run.produce(rec, s.settled)
+	s.run.produce(0, rec, s.settled)
 }
 
 // settled is the client's promise for every line.

@@ -74,6 +74,12 @@ type Config struct {
 	// Limiter holds what goes over the wire to a rate; nil: nothing does.
 	Limiter *kafka.Limiter
 
+	// Streams is how many connections carry files at a time, up to MaxStreams;
+	// 0: one. Stream i begins with broker i of Brokers, counted round. One file
+	// stays in one partition; its chunks go over all streams, unless Acks is
+	// AcksNone. Lines go over the first.
+	Streams int
+
 	ClientID string // what the broker's log calls this client; "": mft-produce
 
 	// ConnectTimeout is how long to wait for the first answer of any broker;
@@ -108,7 +114,8 @@ type Events struct {
 type Producer struct {
 	cfg     Config
 	log     zerolog.Logger
-	client  *kgo.Client
+	client  *kgo.Client // the first of streams, which asks all that is asked
+	streams *streams
 	watch   *kafka.Watch
 	buffers bufferPool
 	sealing *sealing // nil: nothing is encrypted
@@ -134,6 +141,9 @@ func New(cfg Config) (*Producer, error) {
 	if cfg.Partition != nil && *cfg.Partition < 0 {
 		return nil, fmt.Errorf("partition %d: partitions count from 0", *cfg.Partition)
 	}
+	if cfg.Streams < 0 || cfg.Streams > MaxStreams {
+		return nil, fmt.Errorf("%d streams: use 1 to %d", cfg.Streams, MaxStreams)
+	}
 	if cfg.ClientID == "" {
 		cfg.ClientID = "mft-produce"
 	}
@@ -154,16 +164,17 @@ func New(cfg Config) (*Producer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.client, err = kgo.NewClient(opts...); err != nil {
-		return nil, fmt.Errorf("kafka client: %w", err)
+	if p.streams, err = newStreams(max(cfg.Streams, 1), cfg.Brokers, opts); err != nil {
+		return nil, err
 	}
+	p.client = p.streams.clients[0]
 	return p, nil
 }
 
 // Close ends the connections. What a call that returned without an error has
 // sent is acknowledged already, so there is nothing left to flush.
 func (p *Producer) Close() error {
-	p.closeOnce.Do(p.client.Close)
+	p.closeOnce.Do(p.streams.close)
 	return nil
 }
 
@@ -173,7 +184,6 @@ func (p *Producer) clientOptions() ([]kgo.Opt, error) {
 		return nil, err
 	}
 	opts := []kgo.Opt{
-		kgo.SeedBrokers(p.cfg.Brokers...),
 		kgo.ClientID(p.cfg.ClientID),
 		kgo.Dialer(p.cfg.Limiter.Dialer(loopback.Dialer(p.log))),
 		kgo.WithHooks(p.watch),

@@ -73,7 +73,7 @@ func (p *Producer) newRun(ctx context.Context) *run {
 // end waits for everything on the way, if need be no longer than r.late, and
 // closes the books. The error is why the work stopped before its end.
 func (r *run) end() (Summary, error) {
-	flushErr := r.p.client.Flush(r.late)
+	flushErr := r.p.streams.flush(r.late)
 	err := context.Cause(r.ctx)
 	if err == nil && flushErr != nil {
 		err = fmt.Errorf("wait for acknowledgements: %w", flushErr)
@@ -89,13 +89,13 @@ func (r *run) end() (Summary, error) {
 	return r.sum, err
 }
 
-// produce hands a record to the client; it blocks while too much is on the
+// produce hands a record to a stream; it blocks while too much is on the
 // way. promise is called once and has to call settled.
-func (r *run) produce(rec *kgo.Record, promise func(*kgo.Record, error)) {
-	if r.p.cfg.StallTimeout > 0 && r.p.client.BufferedProduceRecords() == 0 {
+func (r *run) produce(stream int, rec *kgo.Record, promise func(*kgo.Record, error)) {
+	if r.p.cfg.StallTimeout > 0 && r.p.streams.waiting() == 0 {
 		r.progress.Store(time.Now().UnixNano())
 	}
-	r.p.client.Produce(r.late, rec, promise)
+	r.p.streams.produce(r.late, stream, rec, promise)
 }
 
 // settled notes the fate of a record. One that cannot be delivered, though the
@@ -129,7 +129,7 @@ func (r *run) watchStall() {
 			return
 		case <-tick.C:
 		}
-		if r.p.client.BufferedProduceRecords() > 0 &&
+		if r.p.streams.waiting() > 0 &&
 			time.Since(time.Unix(0, r.progress.Load())) > limit && time.Since(r.p.cfg.Limiter.Held()) > limit {
 			r.cancel(&StallError{limit})
 		}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"sync"
 	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -46,6 +47,12 @@ func (e *changedError) Error() string { return "it changed while it was read: " 
 
 // transfer is one sending of one file or directory: begin, chunks, end, or
 // abort instead of an end, all in one partition and in this order.
+//
+// The order is that of the one stream which carries it, its home. A file of
+// several chunks is spread over several streams, where there are: its begin is
+// acknowledged before a chunk goes elsewhere, and all its chunks are before its
+// end goes, so that a reader never finds the end of a file whose chunks are
+// still to come over a slow way.
 type transfer struct {
 	run       *run
 	id        protocol.TransferID
@@ -53,11 +60,18 @@ type transfer struct {
 	partition int32
 	sealer    *protocol.Sealer // nil: it is not encrypted
 	acked     atomic.Int64     // bytes of chunks
+
+	home  int            // the stream of begin and end
+	begun chan struct{}  // closed when the begin is acknowledged; nil: everything stays at home
+	away  sync.WaitGroup // chunks on the way, when begun is not nil
 }
 
 // begin opens a transfer and sends its begin record.
 func (j *fileJob) begin(m protocol.Manifest) (*transfer, error) {
-	t := &transfer{run: j.run, id: protocol.NewTransferID(), name: m.Name}
+	t := &transfer{run: j.run, id: protocol.NewTransferID(), name: m.Name, home: j.run.p.streams.free()}
+	if j.run.p.streams.several() && m.Size > int64(j.chunk) && j.run.p.cfg.Acks != AcksNone {
+		t.begun = make(chan struct{})
+	}
 	if pinned := j.run.p.cfg.Partition; pinned != nil {
 		t.partition = *pinned
 	} else {
@@ -78,7 +92,12 @@ func (j *fileJob) begin(m protocol.Manifest) (*transfer, error) {
 			events.Begin(string(t.id), t.name, m.Size, m.Type == protocol.TypeDir)
 		}
 	})
-	t.run.produce(rec, func(_ *kgo.Record, err error) { t.run.settled(err) })
+	t.run.produce(t.home, rec, func(_ *kgo.Record, err error) {
+		t.run.settled(err)
+		if err == nil && t.begun != nil {
+			close(t.begun)
+		}
+	})
 	return t, nil
 }
 
@@ -104,7 +123,7 @@ func (t *transfer) sendChunk(offset int64, b *buffer, last bool, chunk int) {
 	if t.sealer != nil {
 		r, b = t.sealChunk(protocol.Chunk{Offset: offset, Last: last}, b, chunk)
 	}
-	t.run.produce(t.record(r), func(_ *kgo.Record, err error) {
+	t.produceChunk(t.record(r), offset, func(_ *kgo.Record, err error) {
 		t.run.p.buffers.put(b)
 		t.run.settled(err)
 		if err != nil {
@@ -119,12 +138,35 @@ func (t *transfer) sendChunk(offset int64, b *buffer, last bool, chunk int) {
 	})
 }
 
+// produceChunk sends a chunk over the home stream or, of a file that is spread,
+// over whichever is free.
+func (t *transfer) produceChunk(rec *kgo.Record, offset int64, promise func(*kgo.Record, error)) {
+	stream := t.home
+	if t.begun == nil {
+		t.run.produce(stream, rec, promise)
+		return
+	}
+	if offset > 0 { // the first follows the begin without waiting for it
+		select {
+		case <-t.begun:
+			stream = t.run.p.streams.free()
+		case <-t.run.ctx.Done(): // it is for nothing, and nowhere does it do harm
+		}
+	}
+	t.away.Add(1)
+	t.run.produce(stream, rec, func(rec *kgo.Record, err error) {
+		defer t.away.Done()
+		promise(rec, err)
+	})
+}
+
 // sendEnd sends the end record; when it is acknowledged the file is sent: the
 // records of a partition are acknowledged in order, and one that is refused
 // ends the run.
 func (t *transfer) sendEnd(end protocol.End, dir bool) {
+	t.away.Wait() // a record is acknowledged or given up in time, whatever happens
 	rec := t.record(protocol.FileRecord{Kind: protocol.KindEnd, End: &end})
-	t.run.produce(rec, func(_ *kgo.Record, err error) {
+	t.run.produce(t.home, rec, func(_ *kgo.Record, err error) {
 		t.run.settled(err)
 		if err != nil || t.acked.Load() != end.Size {
 			return
@@ -147,7 +189,7 @@ func (t *transfer) sendEnd(end protocol.End, dir bool) {
 // forget it in time on their own.
 func (t *transfer) abort(why error) {
 	rec := t.record(protocol.FileRecord{Kind: protocol.KindAbort, Abort: &protocol.Abort{Reason: why.Error()}})
-	t.run.produce(rec, func(_ *kgo.Record, err error) { t.run.settled(err) })
+	t.run.produce(t.home, rec, func(_ *kgo.Record, err error) { t.run.settled(err) })
 }
 
 // sendFile sends one file. What goes wrong with the file is noted in the run.

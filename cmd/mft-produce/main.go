@@ -29,6 +29,7 @@ type options struct {
 	state     string
 
 	// files
+	streams int
 	digest  string
 	include []string
 	exclude []string
@@ -92,6 +93,7 @@ changing, or a line was too long, and the rest was sent.`,
 
 	flags.StringVar(&o.state, "state", command.DefaultStateDir(), "remember in `DIR` what outlives the command; \""+command.NoState+"\": nothing")
 
+	flags.IntVar(&o.streams, "streams", 1, "send files over `N` connections at a time, spread over the brokers and ports of -b; at most 32")
 	flags.StringVar(&o.digest, "digest", protocol.DigestXXH3, "`KIND` of digest of files: xxh3-128, sha256 or blake3")
 	flags.StringArrayVar(&o.include, "include", nil, "send only files that match `GLOB`, as *.csv or sub/**/a?; may be repeated")
 	flags.StringArrayVar(&o.exclude, "exclude", nil, "leave out files and directories that match `GLOB`; may be repeated")
@@ -114,7 +116,7 @@ changing, or a line was too long, and the rest was sent.`,
 
 // Flags that say something about files only, and about lines only.
 var (
-	fileFlags = []string{"digest", "include", "exclude"}
+	fileFlags = []string{"streams", "digest", "include", "exclude"}
 	lineFlags = []string{"key", "key-delim", "header"}
 )
 
@@ -131,7 +133,7 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 	case o.topic == "" && o.Config == "":
 		return command.Usagef("no topic: say where to with -t TOPIC, or what to do with -c transfer.yml")
 	case o.topic == "":
-		if err := o.only("a source of transfer.yml", "-t", append([]string{"follow", "from", "partition"}, append(fileFlags[1:], lineFlags...)...)...); err != nil {
+		if err := o.only("a source of transfer.yml", "-t", append([]string{"follow", "from", "partition", "include", "exclude"}, lineFlags...)...); err != nil {
 			return err
 		}
 		sources, err := file.Sources(args)
@@ -183,9 +185,13 @@ func (o *options) producerConfig(t config.Transfer) producer.Config {
 		Acks:        producer.Acks(o.acks),
 		Digest:      o.digest,
 		Limiter:     o.Limiter(t.Limit),
+		Streams:     o.streams,
 	}
 	if o.state != command.NoState {
 		cfg.StateDir = o.state
+	}
+	if t.Streams != 0 && !o.flags.Changed("streams") {
+		cfg.Streams = t.Streams
 	}
 	if o.timeout > 0 {
 		cfg.ConnectTimeout, cfg.StallTimeout = o.timeout, o.timeout

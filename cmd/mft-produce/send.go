@@ -169,6 +169,7 @@ func (r *runner) lines(cfg producer.Config, send func(p *producer.Producer) (pro
 		}
 		fmt.Fprintf(r.err, "failed: %v\n", why)
 	}
+	cfg.Streams = 0 // lines go in order
 	sum, err := with(cfg, send)
 	if r.JSON {
 		r.emit(lineEvent{Event: "summary", Topic: cfg.Topic, Records: &sum.Records, Bytes: &sum.Bytes, Failed: &sum.Failed, Seconds: sum.Elapsed.Seconds()})

@@ -51,6 +51,7 @@ type Transfer struct {
 	Name        string
 	Topic       string // the name when not given
 	Group       string // consumer group; "" for the command's default
+	Streams     int    // connections at a time, each way; 0 for the default
 	Compression string // none, auto, zstd, lz4, snappy, gzip; "" for the default
 	Digest      string // xxh3-128, sha256, blake3; "" for the default
 	Acks        string // all, 1, 0; "" for the default

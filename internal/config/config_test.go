@@ -28,7 +28,7 @@ func TestShippedExample(t *testing.T) {
 	}
 	want := []Transfer{
 		{
-			Name: "documents", Topic: "documents", Group: "inbox", Compression: "auto", Digest: "xxh3-128", Acks: "all",
+			Name: "documents", Topic: "documents", Group: "inbox", Streams: 1, Compression: "auto", Digest: "xxh3-128", Acks: "all",
 			Source:      &Source{Paths: []string{"./outbox"}, Exclude: []string{"*.tmp", "*.part"}},
 			Destination: &Destination{Path: "./inbox"},
 		},
@@ -118,7 +118,8 @@ func TestMistakes(t *testing.T) {
 		{"transfers: [{name: a, destination: {}}]\n", "transfers[0].destination: a destination needs a path"},
 		{"transfers: [{name: a, source: x, acks: some}]\n", `acks: "some" is not one of all, 1, 0`},
 		{"transfers:\n- name: a\n  source:\n    path: x\n    watch: true\n", "line 5: transfers[0].source.watch: not supported by this version: remove it"},
-		{"transfers:\n- name: a\n  streams: 4\n  source: x\n", "line 3: transfers[0].streams: not supported by this version"},
+		{"transfers:\n- name: a\n  streams: 33\n  source: x\n", `line 3: transfers[0].streams: give a number from 1 to 32, not "33"`},
+		{"transfers: [{name: a, streams: 2, source: {path: x, follow: true}}]\n", "only files go over several streams"},
 		{"transfers: [{name: a, destination: {path: x, on_conflict: skip}}]\n", "on_conflict: not supported by this version"},
 		{"broker: {}\nb: c: d\n", "t.yml, line 2: mapping values are not allowed"},
 		{"\tx\n", "t.yml: found character that cannot start"},

@@ -18,6 +18,9 @@ var topicConfigs = []string{
 	"segment.ms", "write.caching",
 }
 
+// maxStreams is what producer and consumer take.
+const maxStreams = 32
+
 // readConfig reads the form of this version.
 func readConfig(r *reader, root *mapping, cfg *Config) {
 	root.take("broker", func(v value) { readBroker(newMapping(r, v.node, v.key), &cfg.Broker) })
@@ -118,6 +121,7 @@ func readTransfer(m *mapping) (t Transfer) {
 	m.take("name", func(v value) { t.Name = v.string() })
 	m.take("topic", func(v value) { t.Topic = readTopic(v) })
 	m.take("group", func(v value) { t.Group = v.string() })
+	m.take("streams", func(v value) { t.Streams = int(v.int(1, maxStreams)) })
 	m.take("compression", func(v value) { t.Compression = v.oneOf("none", "auto", "zstd", "lz4", "snappy", "gzip") })
 	m.take("digest", func(v value) { t.Digest = v.oneOf("xxh3-128", "sha256", "blake3") })
 	m.take("acks", func(v value) { t.Acks = v.oneOf("all", "1", "0") })
@@ -125,8 +129,8 @@ func readTransfer(m *mapping) (t Transfer) {
 	m.take("destination", func(v value) { t.Destination = readDestination(v) })
 	m.take("encryption", func(v value) { t.Encryption = readEncryption(v) })
 	m.take("limit", func(v value) { t.Limit = readLimit(v) })
-	m.later("streams", "confirm", "resume", "retries", "route")
-	m.done("name", "topic", "group", "compression", "digest", "acks", "encryption", "limit", "source", "destination")
+	m.later("confirm", "resume", "retries", "route")
+	m.done("name", "topic", "group", "streams", "compression", "digest", "acks", "encryption", "limit", "source", "destination")
 
 	switch {
 	case t.Name == "" && t.Topic == "":
@@ -141,6 +145,9 @@ func readTransfer(m *mapping) (t Transfer) {
 	}
 	if t.Source == nil && t.Destination == nil {
 		m.fail("a transfer needs a source (what mft-produce sends), a destination (where mft-consume writes), or both")
+	}
+	if t.Streams > 1 && t.Source != nil && t.Source.Follow {
+		m.fail("only files go over several streams: remove streams, or source.follow")
 	}
 	if t.Encryption != nil && t.Source != nil && t.Source.Follow {
 		m.fail("only files are encrypted: remove encryption, or source.follow")
