@@ -200,6 +200,8 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("a: &a [*a]\nbroker: *a\n"))
 	f.Add([]byte("transfers: [{name: a, source: x}]"))
 	f.Add([]byte("{? [a] : b}"))
+	f.Add([]byte("transfer: {destinationhost: /, destinationfolder: x}"))
+	f.Add([]byte("socketserver: {host: /}"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		cfg, err := Parse("t.yml", text)
 		if err != nil {
@@ -218,7 +220,11 @@ func FuzzParse(f *testing.F) {
 			}
 			seen[transfer.Name] = true
 		}
-		for _, broker := range cfg.Brokers {
+		addresses := cfg.Brokers
+		for _, l := range cfg.Broker.Listen {
+			addresses = append(addresses, l.Address)
+		}
+		for _, broker := range addresses {
 			if again, err := ParseAddress(broker); err != nil || again != broker {
 				t.Fatalf("%q is parsed to %q, %v", broker, again, err)
 			}

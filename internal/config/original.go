@@ -46,16 +46,10 @@ func readOriginal(r *reader, root *mapping, cfg *Config) {
 func readSocketServer(m *mapping, cfg *Config) {
 	host, port := "", int64(DefaultPort)
 	for _, name := range []string{"host", "address", "hostname", "bindaddress", "serverhost", "socketserverhost"} {
-		m.take(name, func(v value) { host = v.string() })
+		m.take(name, func(v value) { host = v.host(&port) })
 	}
 	for _, name := range []string{"port", "serverport", "socketserverport"} {
 		m.take(name, func(v value) { port = v.int(1, 65535) })
-	}
-	if h, p, err := net.SplitHostPort(host); err == nil {
-		host = h
-		if n, err := strconv.ParseInt(p, 10, 32); err == nil {
-			port = n
-		}
 	}
 	for _, key := range m.keys {
 		m.take(key.Value, func(v value) { m.r.note("line %d: %s has no meaning here and is left out", v.node.Line, v.key) })
@@ -67,7 +61,7 @@ func readOriginalTransfer(m *mapping, topic string, cfg *Config) {
 	t := Transfer{Name: topic, Topic: topic, Line: m.node.Line}
 	host, port := "127.0.0.1", int64(DefaultPort)
 	var folder, name, dir string
-	m.take("destinationhost", func(v value) { host = v.string() })
+	m.take("destinationhost", func(v value) { host = v.host(&port) })
 	m.take("destinationport", func(v value) { port = v.int(1, 65535) })
 	m.take("destinationfolder", func(v value) { folder = v.string() })
 	m.take("sourcefilename", func(v value) { name = v.string() })

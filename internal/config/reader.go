@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -84,6 +85,20 @@ func (v value) address() string {
 	s, err := ParseAddress(v.string())
 	if err != nil {
 		v.fail("%v", err)
+	}
+	return s
+}
+
+// host is a host name or an IP address; with a port behind it, that is put into port.
+func (v value) host(port *int64) string {
+	s := v.string()
+	if h, p, err := net.SplitHostPort(s); err == nil {
+		if n, err := strconv.ParseInt(p, 10, 32); err == nil {
+			s, *port = h, n
+		}
+	}
+	if _, err := ParseAddress(net.JoinHostPort(s, strconv.FormatInt(*port, 10))); err != nil {
+		v.fail("%q is no host: give a name or an IP address, without a scheme or path", s)
 	}
 	return s
 }
