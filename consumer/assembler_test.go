@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"mft/protocol"
@@ -33,7 +32,7 @@ func newBench(t testing.TB, dir string) *bench {
 	}
 	report := &reporter{}
 	ctx, cancel := context.WithCancel(context.Background())
-	placer := newPlacer(ctx, zerolog.Nop(), target, report)
+	placer := newPlacer(ctx, &FilesConfig{}, target, report)
 	p := &partition{
 		target: target, placer: placer, report: report, changed: func() {},
 		ledger: newLedger(-1), inPlace: map[int64]bool{}, until: math.MaxInt64, abandon: time.Hour,

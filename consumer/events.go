@@ -15,6 +15,9 @@ type Events struct {
 	Begin   func(id, name string, size int64, dir bool) // id is the transfer id; size in bytes, -1 when not known
 	Advance func(id string, bytes int64)                // that many more bytes have arrived; negative when a transfer starts anew
 	Done    func(id, digest string)                     // it is in place and durable; digest in hex, "" for a directory
+	Renamed func(id, name, as string)                   // it is in place by another name than it came with, for a reason that is not its route; Done follows
+	Skipped func(id, name, reason string)               // it is left out because of what has its name, which is no failure: see ConflictSkip
+	Hook    func(id, name string, why *HookError)       // it is in place, and the command run after it has failed for good
 	Failed  func(id, name string, why error)            // it is not placed: see RefusedError and TransferError
 	Dropped func(id, name string, why error)            // it will not come in this transfer, which is no failure: the sender gave it up, or another receiver got it
 }
@@ -26,14 +29,16 @@ type Summary struct {
 	Bytes      int64         // content of those files
 	Refused    int           // names that must not or cannot be placed: RefusedError
 	Failed     int           // transfers that did not make a file: TransferError
+	Skipped    int           // files left out because another has their name: ConflictSkip
+	Hooks      int           // files that are in place, and whose command has failed for good
 	Aborted    int           // transfers that the sender gave up
 	Unfinished int           // transfers without their end when a run with Once stopped
 	Foreign    int64         // records that belong to no file
 	Elapsed    time.Duration // since the call
 }
 
-// Partly tells whether something was not placed.
-func (s Summary) Partly() bool { return s.Refused+s.Failed+s.Unfinished > 0 }
+// Partly tells whether something was not placed, or its command has failed.
+func (s Summary) Partly() bool { return s.Refused+s.Failed+s.Unfinished+s.Hooks > 0 }
 
 // RefusedError tells that a file or directory was not placed because of its
 // name or of what stands there.
@@ -94,17 +99,41 @@ func (r *reporter) advance(id string, bytes int64) {
 	}
 }
 
-func (r *reporter) placed(id string, size int64, dir bool, digest string) {
+// placed tells that a transfer is in place under the name as.
+func (r *reporter) placed(t *transfer, as string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if dir {
+	digest := ""
+	if t.dir {
 		r.summary.Dirs++
 	} else {
 		r.summary.Files++
-		r.summary.Bytes += size
+		r.summary.Bytes += t.size
+		digest = t.end.Digest
+	}
+	if as != t.name && r.events.Renamed != nil {
+		r.events.Renamed(string(t.id), t.name, as)
 	}
 	if r.events.Done != nil {
-		r.events.Done(id, digest)
+		r.events.Done(string(t.id), digest)
+	}
+}
+
+func (r *reporter) skipped(id, name, reason string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.summary.Skipped++
+	if r.events.Skipped != nil {
+		r.events.Skipped(id, name, reason)
+	}
+}
+
+func (r *reporter) hookFailed(id, name string, why *HookError) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.summary.Hooks++
+	if r.events.Hook != nil {
+		r.events.Hook(id, name, why)
 	}
 }
 

@@ -44,6 +44,10 @@ type FilesConfig struct {
 	// have made them.
 	AcceptPlain bool
 
+	OnConflict Conflict // "": ConflictOverwrite
+	Route      *Route   // where files go by their names; nil: names stay as they are
+	Hook       *Hook    // what is run after each file; nil: nothing
+
 	Events Events
 }
 
@@ -65,6 +69,9 @@ func ReceiveFiles(ctx context.Context, cfg FilesConfig) (Summary, error) {
 	if err := cfg.check(); err != nil {
 		return Summary{}, err
 	}
+	if err := errors.Join(cfg.OnConflict.check(), cfg.Hook.Check()); err != nil {
+		return Summary{}, err
+	}
 	target, err := openTarget(cfg.Dir)
 	if err != nil {
 		return Summary{}, err
@@ -78,7 +85,7 @@ func ReceiveFiles(ctx context.Context, cfg FilesConfig) (Summary, error) {
 		cfg.AbandonAfter = DefaultAbandonAfter
 	}
 	report := &reporter{events: cfg.Events}
-	placer := newPlacer(ctx, cfg.Logger, target, report)
+	placer := newPlacer(ctx, &cfg, target, report)
 	r := &receiver{cfg: &cfg, target: target, placer: placer, report: report, watch: kafka.NewWatch(cfg.Logger)}
 	err = r.run(ctx)
 	placer.close()

@@ -33,6 +33,7 @@ type partition struct {
 	log     zerolog.Logger
 	changed func() // called when the partition may have got further
 
+	route       *Route // nil: names stay as they are
 	keys        *protocol.Keyring
 	acceptPlain bool
 	fatal       func(error) // ends the session
@@ -230,10 +231,15 @@ func (p *partition) begin(rec protocol.FileRecord, r *kgo.Record) bool {
 			return p.unopened(err, r)
 		}
 	}
-	t, err := newTransfer(p, rec.Transfer, rec.Manifest, opener, r.Offset)
+	t, err := newTransfer(p, rec.Transfer, rec.Manifest, opener, r)
 	p.ledger.begin(r.Offset, r.LeaderEpoch)
 	if err == nil && opener == nil && !p.acceptPlain && !p.keys.Empty() {
 		err = t.errorf("it is not encrypted, and anyone who may write to the topic can have made it: receive it with --accept-plain if that will do")
+	}
+	if errors.Is(err, errNoPlace) {
+		p.end(t)
+		p.settled.add(t.id, placed)
+		return true
 	}
 	if err != nil {
 		p.giveUp(t, err)
@@ -328,6 +334,9 @@ func (p *partition) parkOthers(current *transfer) {
 // inPlaceNow is told by the placer that a transfer is placed.
 func (p *partition) inPlaceNow(t *transfer) {
 	p.finished(t)
+	if p.placer.conflict == ConflictRename || p.placer.conflict == ConflictFail {
+		return // the other one has its say when it is whole
+	}
 	p.newerMu.Lock()
 	defer p.newerMu.Unlock()
 	if p.newer == nil {

@@ -23,12 +23,16 @@ const (
 // Workers prepare the temporary files, several at a time, for an fsync is
 // mostly waiting. One finisher takes them in the order in which they were
 // submitted, so that the later of two transfers of one name wins and a
-// directory comes before what is in it; it renames all that are ready, makes
-// their directories durable together, and marks them done in their ledgers.
+// directory comes before what is in it; it decides the names of all that are
+// ready, renames them, makes their directories durable together, and marks them
+// done in their ledgers, after their hooks where there is one.
 type placer struct {
 	log    zerolog.Logger
 	target *target
 	report *reporter
+
+	conflict Conflict
+	hooks    *hooks
 
 	slots chan struct{}  // bounds what is queued, so that the channels below never block
 	mu    sync.Mutex     // keeps both channels in the same order
@@ -44,21 +48,24 @@ type placer struct {
 
 type placeJob struct {
 	*transfer
-	ready chan struct{} // closed when prepare is done
-	err   error         // of prepare
+	verdict               // once it is decided
+	ready   chan struct{} // closed when prepare is done
+	err     error         // why it is not placed; first of prepare
+	tries   int           // of its hook
 }
 
 // errDropped ends the work on a transfer that is not this receiver's any more.
 var errDropped = errors.New("dropped")
 
-func newPlacer(stopping context.Context, log zerolog.Logger, target *target, report *reporter) *placer {
+func newPlacer(stopping context.Context, cfg *FilesConfig, target *target, report *reporter) *placer {
 	p := &placer{
-		log: log, target: target, report: report, stopping: stopping,
+		log: cfg.Logger, target: target, report: report, stopping: stopping, conflict: cfg.OnConflict,
 		slots:  make(chan struct{}, placeQueue),
 		work:   make(chan *placeJob, placeQueue),
 		order:  make(chan *placeJob, placeQueue),
 		failed: make(chan struct{}),
 	}
+	p.hooks = newHooks(p, cfg)
 	for range placeWorkers {
 		p.done.Go(p.worker)
 	}
@@ -66,11 +73,13 @@ func newPlacer(stopping context.Context, log zerolog.Logger, target *target, rep
 	return p
 }
 
-// close waits until everything that was submitted is placed or dropped.
+// close waits until everything that was submitted is placed or dropped, and
+// ends the hooks.
 func (p *placer) close() {
 	close(p.work)
 	close(p.order)
 	p.done.Wait()
+	p.hooks.close()
 }
 
 // fail ends the run.
@@ -183,52 +192,138 @@ func (p *placer) finisher() {
 // finish gives a group of prepared transfers their names, makes that durable
 // and marks them done.
 func (p *placer) finish(group []*placeJob) {
-	placed := group[:0:0]
-	for _, job := range group {
-		if job.err == nil {
-			job.err = p.persist(job.part, func() error { return p.rename(job.transfer) })
-		}
-		if job.err == nil {
-			placed = append(placed, job)
+	for len(group) > 0 {
+		n := p.decide(group)
+		p.place(group[:n])
+		group = group[n:]
+	}
+}
+
+// decide finds out which names the first transfers of a group get, and returns
+// of how many: the next one's depends on where they are. Nothing is changed.
+func (p *placer) decide(group []*placeJob) int {
+	names := make(map[string]bool, len(group))
+	for i, job := range group {
+		if job.err != nil || job.dir {
 			continue
 		}
-		p.settleFailure(job)
+		job.err = p.persist(job.part, func() error { return p.judge(job) })
+		if job.err != nil || p.overwrites() {
+			continue
+		}
+		if names[job.as] {
+			return i
+		}
+		names[job.as] = true
 	}
-	if len(placed) > 0 {
+	return len(group)
+}
+
+func (p *placer) overwrites() bool { return p.conflict == "" || p.conflict == ConflictOverwrite }
+
+// judge applies the rule for conflicts to one transfer.
+func (p *placer) judge(job *placeJob) (err error) {
+	job.verdict, err = p.target.decide(job.transfer, p.conflict)
+	return asRefusal(job.name, err)
+}
+
+// place places transfers whose names are decided:
+//
+//  1. they get their names,
+//  2. their directories are made durable, all at once,
+//  3. it is told, and their hooks are run; see conclude for what follows.
+func (p *placer) place(group []*placeJob) {
+	inPlace := 0
+	for _, job := range group {
+		if job.err == nil && !job.skip {
+			job.err = p.persist(job.part, func() error { return p.rename(job) })
+		}
+		switch {
+		case job.err != nil:
+			p.settleFailure(job)
+		case job.skip:
+			p.settleSkipped(job)
+		default:
+			inPlace++
+		}
+	}
+	if inPlace > 0 {
 		if err := p.target.settle(); err != nil {
 			p.fail(err)
 		}
 	}
-	for _, job := range placed {
+	for _, job := range group {
+		if job.err != nil || job.skip {
+			p.release(job)
+			continue
+		}
 		select {
 		case <-p.failed: // not known to be durable: not done
+			p.release(job)
+			continue
 		default:
-			digest := ""
-			if !job.dir && job.end.Digest != "" {
-				digest = job.end.Digest
-			}
-			job.part.inPlaceNow(job.transfer)
-			p.report.placed(string(job.id), job.size, job.dir, digest)
 		}
-	}
-	for _, job := range group {
-		job.part.placing.Add(-1)
-		job.part.changed()
-		<-p.slots
+		p.report.placed(job.transfer, job.as)
+		if p.hooks.wants(job) {
+			p.hooks.queue <- job
+		} else {
+			p.conclude(job)
+		}
 	}
 }
 
-func (p *placer) rename(t *transfer) error {
-	var err error
+// conclude marks a transfer done that is in place and whose hook was run: the
+// group's offset may pass it.
+func (p *placer) conclude(job *placeJob) {
+	job.part.inPlaceNow(job.transfer)
+	p.release(job)
+}
+
+// release makes room for another transfer.
+func (p *placer) release(job *placeJob) {
+	job.part.placing.Add(-1)
+	job.part.changed()
+	<-p.slots
+}
+
+// rename gives a transfer the name that was decided.
+func (p *placer) rename(job *placeJob) error {
+	t := job.transfer
 	if t.dir {
-		err = p.target.placeDir(t.name, dirAttrs{mode: t.mode, mtime: t.mtime})
-	} else if err = p.target.place(t.temp, t.name); err == nil {
-		t.temp = ""
+		job.as = t.name
+		return asRefusal(t.name, p.target.placeDir(t.name, dirAttrs{mode: t.mode, mtime: t.mtime}))
 	}
+	for !job.same && !job.skip {
+		err := p.target.place(t.temp, job.as, p.overwrites())
+		if err == nil {
+			t.temp = ""
+			return nil
+		}
+		if !errors.Is(err, errNameTaken) {
+			return asRefusal(t.name, err)
+		}
+		if err := p.judge(job); err != nil {
+			return err
+		}
+	}
+	return t.discard()
+}
+
+// asRefusal makes a *RefusedError of an error that is the fault of the name.
+func asRefusal(name string, err error) error {
 	if reason := refusal(err); reason != "" {
-		return &RefusedError{Name: t.name, Reason: reason}
+		return &RefusedError{Name: name, Reason: reason}
 	}
 	return err
+}
+
+// settleSkipped ends a transfer that the rule for conflicts leaves out.
+func (p *placer) settleSkipped(job *placeJob) {
+	if err := job.discard(); err != nil {
+		p.log.Warn().Str("dir", p.target.dir).Err(err).Msg("a temporary file could not be removed")
+	}
+	job.part.finished(job.transfer)
+	p.report.skipped(string(job.id), job.name, "another file of that name is there")
 }
 
 // settleFailure ends a transfer that was not placed: it is refused or failed

@@ -268,7 +268,7 @@ func (s *session) newPartition(id int32, start int64, n note) *partition {
 	}
 	p := &partition{
 		id: id, topic: s.cfg.Topic, target: s.target, placer: s.placer, report: s.report, log: s.cfg.Logger, changed: s.kick,
-		keys: s.cfg.Keys, acceptPlain: s.cfg.AcceptPlain, fatal: s.end,
+		route: s.cfg.Route, keys: s.cfg.Keys, acceptPlain: s.cfg.AcceptPlain, fatal: s.end,
 		ledger: newLedger(start), inPlace: make(map[int64]bool), midway: start >= 0, until: until, abandon: s.cfg.AbandonAfter,
 		transfers: make(map[protocol.TransferID]*transfer), settled: newOutcomes(maxSettledIDs), stable: -1,
 		in: make(chan fetched), quit: make(chan struct{}), dropped: make(chan struct{}), done: make(chan struct{}),

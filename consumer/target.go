@@ -30,6 +30,7 @@ type target struct {
 	wanted  map[string]dirAttrs    // what received directories are to look like, by name
 	changed map[string]bool        // directories whose entries changed since settle
 	opened  map[string]fs.FileMode // directories made writable since settle, and their mode before
+	digests map[string]known       // of files that were compared, by name
 }
 
 // dirAttrs are the attributes of a directory. Placing a file in it changes its
@@ -89,13 +90,17 @@ func checkReserved(name string) error {
 	return nil
 }
 
-// place gives the finished temporary file its name, replacing a file that is
-// there. It is not durable before settle.
-func (t *target) place(temp, name string) error {
+// place gives the finished temporary file its name. A file that has it is
+// replaced, or, without replace, the error is errNameTaken. It is not durable
+// before settle.
+func (t *target) place(temp, name string, replace bool) error {
 	parent := path.Dir(name)
 	move := func() error {
 		if err := t.makeDir(parent); err != nil {
 			return err
+		}
+		if !replace {
+			return t.placeNew(temp, name)
 		}
 		err := t.root.Rename(workDir+"/"+temp, name)
 		if errors.Is(err, fs.ErrExist) || err != nil && t.isDir(name) {

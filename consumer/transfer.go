@@ -11,6 +11,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"mft/protocol"
 )
 
@@ -24,8 +26,9 @@ const heldBytes = 1 << 20
 type transfer struct {
 	id        protocol.TransferID
 	part      *partition
-	beginsAt  int64 // offset of its begin record
-	name      string
+	beginsAt  int64  // offset of its begin record
+	name      string // of the file, relative to the target
+	sentName  string // as it was sent; name differs where there is a route
 	dir       bool
 	size      int64       // bytes, -1 until known
 	mode      fs.FileMode // permission bits
@@ -49,14 +52,23 @@ type transfer struct {
 }
 
 // newTransfer checks what a begin record says; opener is nil when it came in
-// clear. The error says why it is not to
-// be received.
-func newTransfer(part *partition, id protocol.TransferID, m *protocol.Manifest, opener *protocol.Opener, offset int64) (*transfer, error) {
-	t := &transfer{id: id, part: part, beginsAt: offset, name: m.Name, size: m.Size, algorithm: m.Digest, opener: opener}
+// clear. The error says why it is not to be received.
+func newTransfer(part *partition, id protocol.TransferID, m *protocol.Manifest, opener *protocol.Opener, begin *kgo.Record) (*transfer, error) {
+	t := &transfer{id: id, part: part, beginsAt: begin.Offset, name: m.Name, sentName: m.Name, size: m.Size, algorithm: m.Digest, opener: opener}
 	if err := protocol.CheckName(m.Name); err != nil {
 		return t, refused(m.Name, err)
 	}
-	if err := checkReserved(m.Name); err != nil {
+	if route := part.route; route != nil {
+		if m.Type == protocol.TypeDir && !route.dirs {
+			return t, errNoPlace
+		}
+		name, err := route.name(m, part.topic, id, begin.Timestamp)
+		if err != nil {
+			return t, refused(m.Name, err)
+		}
+		t.name = name
+	}
+	if err := checkReserved(t.name); err != nil {
 		return t, refused(m.Name, err)
 	}
 	if m.Encryption != "" && m.Encryption != "none" {

@@ -36,6 +36,13 @@ type options struct {
 	decryptAsk         bool
 	acceptPlain        bool
 
+	onConflict   string
+	route        string
+	exec         string
+	execTimeout  time.Duration
+	execTries    int
+	execParallel int
+
 	// records
 	follow    bool
 	count     int
@@ -59,11 +66,16 @@ func newConsume() *cobra.Command {
 With --dir it receives the files that mft-produce sent, as they come, until it
 is stopped; with --once it stops at the end of the topic. A file appears under
 its name when all of it is there, checked and on stable storage; what is there
-under that name is replaced. Killed at any moment and started again it goes on
+under that name is replaced, unless --on-conflict says otherwise. Killed at any moment and started again it goes on
 where it was. Names that lead out of the directory are refused.
 With --decrypt-key it receives files that were encrypted, and refuses others
 unless there is --accept-plain. A file of a key that is not there fails; a run
 that has the key receives it. Without any key an encrypted file ends the run.
+--route places files by a template of {name} (as sent), {dir} {file} (its parts),
+{base} {ext} (of file), {topic}, {transfer}, {date} {time} {year} {month} {day}
+(when it was sent). --exec runs a command, without a shell, after each file; its
+environment has MFT_FILE, MFT_FILE_NAME, MFT_FILE_SIZE, MFT_FILE_DIGEST, MFT_FILE_TRANSFER
+and MFT_FILE_TOPIC. One that fails is run again, then told; the file stays.
 With -c and without -t it runs the destinations of transfer.yml, or those NAMEd.
 
 Without --dir it prints records, each value on a line: all there are and then
@@ -81,10 +93,12 @@ in ms since 1970 (12 digits or more).
 With --embedded the broker is inside: one process that senders connect to.
 
 It waits for a broker that is away. It ends with 3 when files could not be
-placed and the rest was: refused, damaged, or with --once not complete yet.`,
+placed and the rest was: refused, damaged, or with --once not complete yet; and
+when a command of --exec failed.`,
 		Example: `  mft-consume -t reports --dir /srv/in
   mft-consume -t reports --dir /srv/in --once
   mft-consume -t reports --dir /srv/in --decrypt-key transfer.key
+  mft-consume -t reports --dir /srv/in --route '{date}/{name}' --exec 'gzip -k {}'
   mft-consume -t logs -f
   mft-consume -t logs -n 10 -f
   mft-consume -t users --from -1h --format '%T %k: %s\n'
@@ -106,6 +120,13 @@ placed and the rest was: refused, damaged, or with --once not complete yet.`,
 	flags.StringVar(&o.dir, "dir", "", "receive files into `DIR`, which is created when missing")
 	flags.BoolVar(&o.once, "once", false, "stop when everything that is in the topic now is received")
 	flags.DurationVar(&o.abandon, "abandon-after", consumer.DefaultAbandonAfter, "give up a file when nothing of it has come for this `TIME`; 0: never")
+
+	flags.StringVar(&o.onConflict, "on-conflict", string(consumer.ConflictOverwrite), "`WHAT` to do when another file has the name: overwrite, rename (to 'name (1).ext'), skip or fail")
+	flags.StringVar(&o.route, "route", "", "place files by `TEMPLATE`, as {topic}/{date}/{name}")
+	flags.StringVar(&o.exec, "exec", "", "run `COMMAND` after each file is in place; {} stands for the file, and variables name it (MFT_FILE, ...)")
+	flags.DurationVar(&o.execTimeout, "exec-timeout", consumer.DefaultHookTimeout, "end a command that runs longer than this `TIME`; 0: never")
+	flags.IntVar(&o.execTries, "exec-tries", consumer.DefaultHookTries, "run a command that fails up to `N` times")
+	flags.IntVar(&o.execParallel, "exec-parallel", consumer.DefaultHookParallel, "run up to `N` commands at a time")
 
 	flags.StringArrayVar(&o.decryptKeys, "decrypt-key", nil, "decrypt files with the keys in `FILE`; may be repeated")
 	flags.StringArrayVar(&o.decryptPassphrases, "decrypt-passphrase-file", nil, "decrypt files with the passphrase in `FILE`; may be repeated")
@@ -130,7 +151,7 @@ placed and the rest was: refused, damaged, or with --once not complete yet.`,
 
 // Flags that say something only about files, about records, about --embedded.
 var (
-	fileFlags     = []string{"once", "abandon-after", "progress", "decrypt-key", "decrypt-passphrase-file", "decrypt-passphrase", "accept-plain"}
+	fileFlags     = []string{"once", "abandon-after", "progress", "on-conflict", "route", "exec", "exec-timeout", "exec-tries", "exec-parallel", "decrypt-key", "decrypt-passphrase-file", "decrypt-passphrase", "accept-plain"}
 	recordFlags   = []string{"follow", "count", "from", "partition", "format"}
 	embeddedFlags = []string{"listen", "data"}
 )

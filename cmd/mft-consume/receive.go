@@ -41,6 +41,13 @@ func (r *runner) receive(ctx context.Context, destinations []config.Transfer) er
 	if err := distinct(destinations); err != nil {
 		return err
 	}
+	arrivals := make([]consumer.FilesConfig, len(destinations))
+	for i, t := range destinations {
+		var err error
+		if arrivals[i], err = r.arrival(t.Destination); err != nil {
+			return err
+		}
+	}
 	shown := terminal.Options{Err: r.err, Mode: r.Progress, Verb: "received"}
 	if r.JSON {
 		shown.JSON = r.out
@@ -50,7 +57,7 @@ func (r *runner) receive(ctx context.Context, destinations []config.Transfer) er
 	limitMemory(len(destinations), r.embedded)
 	var total consumer.Summary
 	work := func(ctx context.Context) (err error) {
-		total, err = r.receiveAll(ctx, destinations, progress, log)
+		total, err = r.receiveAll(ctx, destinations, arrivals, progress, log)
 		return err
 	}
 	var err error
@@ -65,6 +72,10 @@ func (r *runner) receive(ctx context.Context, destinations []config.Transfer) er
 		return err
 	case r.once && ctx.Err() != nil:
 		return ctx.Err()
+	case total.Hooks > 0 && total.Refused+total.Failed+total.Unfinished > 0:
+		return command.Partlyf("%d not placed, and the commands of %d that were failed: the reasons are above", total.Refused+total.Failed+total.Unfinished, total.Hooks)
+	case total.Hooks > 0:
+		return command.Partlyf("the commands of %s failed, which are in place: the reasons are above", terminal.Count(total.Hooks, "file"))
 	case total.Partly():
 		return command.Partlyf("%d not placed: the reasons are above", total.Refused+total.Failed+total.Unfinished)
 	}
@@ -101,7 +112,7 @@ func distinct(destinations []config.Transfer) error {
 
 // receiveAll receives until ctx ends, with --once until all are received, or
 // until one fails.
-func (r *runner) receiveAll(ctx context.Context, destinations []config.Transfer, progress *terminal.Progress, log zerolog.Logger) (total consumer.Summary, err error) {
+func (r *runner) receiveAll(ctx context.Context, destinations []config.Transfer, arrivals []consumer.FilesConfig, progress *terminal.Progress, log zerolog.Logger) (total consumer.Summary, err error) {
 	rings, err := r.keyrings(destinations, log)
 	if err != nil {
 		return total, err
@@ -110,6 +121,9 @@ func (r *runner) receiveAll(ctx context.Context, destinations []config.Transfer,
 	sums := make([]consumer.Summary, len(destinations))
 	for i, t := range destinations {
 		cfg := consumer.FilesConfig{
+			OnConflict:   arrivals[i].OnConflict,
+			Route:        arrivals[i].Route,
+			Hook:         arrivals[i].Hook,
 			Config:       r.consumerConfig(t.Topic, t.Group, t.Limit),
 			Dir:          t.Destination.Path,
 			Once:         r.once,
@@ -121,6 +135,9 @@ func (r *runner) receiveAll(ctx context.Context, destinations []config.Transfer,
 				Advance: progress.Advance,
 				Done:    progress.Done,
 				Failed:  progress.Fail,
+				Renamed: func(_, name, as string) { progress.Warn(name, "placed as "+as) },
+				Skipped: progress.Skip,
+				Hook:    func(_, name string, why *consumer.HookError) { progress.Warn(name, why.Error()) },
 				Dropped: func(_, _ string, why error) { log.Info().Err(why).Msg("dropped") },
 			},
 		}
@@ -139,6 +156,7 @@ func (r *runner) receiveAll(ctx context.Context, destinations []config.Transfer,
 	err = group.Wait()
 	for _, s := range sums {
 		total.Files, total.Dirs, total.Bytes = total.Files+s.Files, total.Dirs+s.Dirs, total.Bytes+s.Bytes
+		total.Hooks += s.Hooks
 		total.Refused, total.Failed, total.Unfinished = total.Refused+s.Refused, total.Failed+s.Failed, total.Unfinished+s.Unfinished
 	}
 	return total, err

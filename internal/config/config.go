@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"gopkg.in/yaml.v3"
 )
@@ -73,7 +74,19 @@ type Source struct {
 
 // Destination says where a consumer puts files.
 type Destination struct {
-	Path string
+	Path       string
+	OnConflict string // overwrite, rename, skip or fail; "": not given
+	Route      string // a template of names; "": not given
+	Exec       *Exec  // what is run after each file; nil: not given
+}
+
+// Exec is a command. Line or Words is set.
+type Exec struct {
+	Line     string        // to be cut into words
+	Words    []string      // the program and its arguments
+	Timeout  time.Duration // of one run; 0: not given
+	Tries    int           // 0: not given
+	Parallel int           // at a time; 0: not given
 }
 
 // Encryption says what files are encrypted with, end to end. There is a key

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"gopkg.in/yaml.v3"
 )
@@ -70,6 +71,15 @@ func (v value) int(low, high int64) int64 {
 		v.fail("give a number from %d to %d, not %q", low, high, v.node.Value)
 	}
 	return n
+}
+
+// duration reads a time of the form 90s, 5m, 1h30m.
+func (v value) duration() time.Duration {
+	d, err := time.ParseDuration(v.string())
+	if err != nil || d < 0 {
+		v.fail("give a time such as 90s, 5m or 1h30m, not %q", v.node.Value)
+	}
+	return d
 }
 
 // oneOf reads a text that must be one of the choices.

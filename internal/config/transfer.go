@@ -129,7 +129,7 @@ func readTransfer(m *mapping) (t Transfer) {
 	m.take("destination", func(v value) { t.Destination = readDestination(v) })
 	m.take("encryption", func(v value) { t.Encryption = readEncryption(v) })
 	m.take("limit", func(v value) { t.Limit = readLimit(v) })
-	m.later("confirm", "resume", "retries", "route")
+	m.later("confirm", "resume", "retries")
 	m.done("name", "topic", "group", "streams", "compression", "digest", "acks", "encryption", "limit", "source", "destination")
 
 	switch {
@@ -213,6 +213,32 @@ func readGlobs(v value) []string {
 	return globs
 }
 
+// readExec reads a command line, a list of its words, or a mapping.
+func readExec(v value) *Exec {
+	e := &Exec{}
+	command := func(v value) {
+		if v.node.Kind == yaml.SequenceNode {
+			e.Words = v.strings()
+		} else {
+			e.Line = v.string()
+		}
+	}
+	if v.node.Kind != yaml.MappingNode {
+		command(v)
+		return e
+	}
+	m := newMapping(v.r, v.node, v.key)
+	m.take("command", command)
+	m.take("timeout", func(v value) { e.Timeout = v.duration() })
+	m.take("tries", func(v value) { e.Tries = int(v.int(1, 1000)) })
+	m.take("parallel", func(v value) { e.Parallel = int(v.int(1, 1000)) })
+	m.done("command", "timeout", "tries", "parallel")
+	if e.Line == "" && len(e.Words) == 0 {
+		v.fail("exec needs a command: write command: PROGRAM {}")
+	}
+	return e
+}
+
 // readDestination reads a path, or a mapping.
 func readDestination(v value) *Destination {
 	d := &Destination{}
@@ -222,8 +248,10 @@ func readDestination(v value) *Destination {
 	}
 	m := newMapping(v.r, v.node, v.key)
 	m.take("path", func(v value) { d.Path = v.string() })
-	m.later("on_conflict", "exec", "route")
-	m.done("path")
+	m.take("on_conflict", func(v value) { d.OnConflict = v.oneOf("overwrite", "rename", "skip", "fail") })
+	m.take("route", func(v value) { d.Route = v.string() })
+	m.take("exec", func(v value) { d.Exec = readExec(v) })
+	m.done("path", "on_conflict", "route", "exec")
 	if d.Path == "" {
 		v.fail("a destination needs a path: write path: DIRECTORY")
 	}

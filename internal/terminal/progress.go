@@ -58,6 +58,7 @@ type Summary struct {
 	Dirs    int           // directories in place
 	Bytes   int64         // content of those files
 	Failed  int           // files and directories that failed
+	Skipped int           // files that Skip told of
 	Elapsed time.Duration // since New
 }
 
@@ -87,7 +88,7 @@ func New(o Options) *Progress {
 
 // Event is one JSON event. Fields that do not apply are left out.
 type Event struct {
-	Event   string  `json:"event"` // begin, progress, done, failed, dropped, warning, summary
+	Event   string  `json:"event"` // begin, progress, done, failed, skipped, dropped, warning, summary
 	ID      string  `json:"id,omitempty"`
 	Name    string  `json:"name,omitempty"`
 	Type    string  `json:"type,omitempty"` // file or dir
@@ -191,6 +192,19 @@ func (p *Progress) Drop(id, name string, why error) {
 	p.print(fmt.Sprintf("dropped: %s: %v", name, why))
 }
 
+// Skip tells that the file was left out, which is no failure.
+func (p *Progress) Skip(id, name, reason string) {
+	p.mu.Lock()
+	if it, ok := p.items[id]; ok {
+		p.moved -= it.moved
+		delete(p.items, id)
+	}
+	p.total.Skipped++
+	p.emit(Event{Event: "skipped", ID: id, Name: name, Message: reason})
+	p.mu.Unlock()
+	p.print(fmt.Sprintf("skipped: %s: %s", name, reason))
+}
+
 // Warn tells of something that does not stop the work, such as a symlink that
 // was left out.
 func (p *Progress) Warn(name, message string) {
@@ -267,6 +281,9 @@ func (s Summary) String() string {
 	text += fmt.Sprintf(", %s in %s (%s)", Size(s.Bytes), Seconds(s.Elapsed), Rate(s.Bytes, s.Elapsed))
 	if s.Failed > 0 {
 		text += fmt.Sprintf(", %d failed", s.Failed)
+	}
+	if s.Skipped > 0 {
+		text += fmt.Sprintf(", %d skipped", s.Skipped)
 	}
 	return text
 }
