@@ -30,7 +30,7 @@ func TestShippedExample(t *testing.T) {
 		{
 			Name: "documents", Topic: "documents", Group: "inbox", Streams: 1, Compression: "auto", Digest: "xxh3-128", Acks: "all",
 			Source:      &Source{Paths: []string{"./outbox"}, Exclude: []string{"*.tmp", "*.part"}},
-			Destination: &Destination{Path: "./inbox"},
+			Destination: &Destination{Path: "./inbox", OnConflict: "overwrite"},
 		},
 		{Name: "app-log", Topic: "app-log", Source: &Source{Paths: []string{"./app.log"}, Follow: true}},
 	}
