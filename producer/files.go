@@ -51,6 +51,7 @@ func (p *Producer) SendFiles(ctx context.Context, paths []string, o FileOptions)
 	if err := p.connect(ctx); err != nil {
 		return Summary{}, err
 	}
+	defer p.streams.warmUp(ctx, p.cfg.Acks == "" || p.cfg.Acks == AcksAll)()
 	job := &fileJob{run: p.newRun(ctx), chunk: chunkSize(p.topic.maxBatch, p.sealing.overhead())}
 	dirs := job.sendTrees(roots, filter)
 	for job.awaitRetries() {

@@ -68,7 +68,7 @@ type transfer struct {
 
 // begin opens a transfer and sends its begin record.
 func (j *fileJob) begin(m protocol.Manifest) (*transfer, error) {
-	t := &transfer{run: j.run, id: protocol.NewTransferID(), name: m.Name, home: j.run.p.streams.free()}
+	t := &transfer{run: j.run, id: protocol.NewTransferID(), name: m.Name, home: j.run.p.streams.home()}
 	if j.run.p.streams.several() && m.Size > int64(j.chunk) && j.run.p.cfg.Acks != AcksNone {
 		t.begun = make(chan struct{})
 	}
@@ -149,7 +149,7 @@ func (t *transfer) produceChunk(rec *kgo.Record, offset int64, promise func(*kgo
 	if offset > 0 { // the first follows the begin without waiting for it
 		select {
 		case <-t.begun:
-			stream = t.run.p.streams.free()
+			stream = t.run.p.streams.free(t.run.ctx, int64(len(rec.Key)+len(rec.Value)))
 		case <-t.run.ctx.Done(): // it is for nothing, and nowhere does it do harm
 		}
 	}
