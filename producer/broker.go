@@ -48,7 +48,9 @@ func (e *TopicError) Unwrap() error { return e.Err }
 // topicFacts is what a Producer must know of its topic before it sends.
 type topicFacts struct {
 	partitions int32
-	maxBatch   int32 // bytes; max.message.bytes
+	maxBatch   int32  // bytes; max.message.bytes
+	id         []byte // nil: the broker has no topic ids
+	cluster    string // id of the cluster; "" when it has none
 }
 
 // connect waits for a broker, has the topic created when it is missing, and
@@ -57,12 +59,12 @@ func (p *Producer) connect(ctx context.Context) error {
 	if p.topic.partitions > 0 {
 		return nil
 	}
-	partitions, err := p.awaitTopic(ctx)
+	topic, err := p.awaitTopic(ctx)
 	if err != nil {
 		return err
 	}
-	if pinned := p.cfg.Partition; pinned != nil && *pinned >= partitions {
-		return fmt.Errorf("topic %s has no partition %d: it has %d, counted from 0", p.cfg.Topic, *pinned, partitions)
+	if pinned := p.cfg.Partition; pinned != nil && *pinned >= topic.partitions {
+		return fmt.Errorf("topic %s has no partition %d: it has %d, counted from 0", p.cfg.Topic, *pinned, topic.partitions)
 	}
 	limit := p.maxMessageBytes(ctx)
 	if limit < minBatch {
@@ -70,13 +72,14 @@ func (p *Producer) connect(ctx context.Context) error {
 	}
 	limit = min(limit, maxBatchWanted)
 	p.maxBatch.Store(limit)
-	p.topic = topicFacts{partitions: partitions, maxBatch: limit}
+	topic.maxBatch = limit
+	p.topic = topic
 	return nil
 }
 
 // awaitTopic asks for the topic until a broker answers and the topic is there,
-// and returns the number of its partitions.
-func (p *Producer) awaitTopic(ctx context.Context) (int32, error) {
+// and returns what there is to know but its limit.
+func (p *Producer) awaitTopic(ctx context.Context) (topicFacts, error) {
 	began := time.Now()
 	bounded := ctx
 	if p.cfg.ConnectTimeout > 0 {
@@ -101,12 +104,12 @@ func (p *Producer) awaitTopic(ctx context.Context) (int32, error) {
 		answer  *kerr.Error // the last one
 	)
 	for {
-		partitions, err := p.askTopic(bounded)
+		topic, err := p.askTopic(bounded)
 		if err == nil {
-			return partitions, nil
+			return topic, nil
 		}
 		if ctx.Err() != nil {
-			return 0, context.Cause(ctx)
+			return topicFacts{}, context.Cause(ctx)
 		}
 		code, answered := errors.AsType[*kerr.Error](err)
 		if answered {
@@ -115,23 +118,23 @@ func (p *Producer) awaitTopic(ctx context.Context) (int32, error) {
 		switch {
 		case bounded.Err() != nil:
 			if answer != nil {
-				return 0, &TopicError{p.cfg.Topic, answer}
+				return topicFacts{}, &TopicError{p.cfg.Topic, answer}
 			}
 			last := p.watch.LastError()
 			if last == nil && !errors.Is(err, context.DeadlineExceeded) {
 				last = err
 			}
-			return 0, &kafka.UnreachableError{Brokers: p.cfg.Brokers, Waited: time.Since(began), Err: last}
+			return topicFacts{}, &kafka.UnreachableError{Brokers: p.cfg.Brokers, Waited: time.Since(began), Err: last}
 		case !answered: // the client has retried on its own
 		case code == kerr.UnknownTopicOrPartition, kerr.IsRetriable(code): // being created, or without a leader
 			if created.IsZero() {
 				created = time.Now()
 			}
 			if time.Since(created) > createTimeout {
-				return 0, &TopicError{p.cfg.Topic, err}
+				return topicFacts{}, &TopicError{p.cfg.Topic, err}
 			}
 		default:
-			return 0, &TopicError{p.cfg.Topic, err}
+			return topicFacts{}, &TopicError{p.cfg.Topic, err}
 		}
 		select {
 		case <-bounded.Done():
@@ -140,9 +143,9 @@ func (p *Producer) awaitTopic(ctx context.Context) (int32, error) {
 	}
 }
 
-// askTopic asks once for the topic's partitions, and so has it created. The
+// askTopic asks once for the topic, and so has it created. The
 // error is a *kerr.Error when a broker answered.
-func (p *Producer) askTopic(ctx context.Context) (int32, error) {
+func (p *Producer) askTopic(ctx context.Context) (topicFacts, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	req.AllowAutoTopicCreation = true
 	topic := kmsg.NewMetadataRequestTopic()
@@ -150,21 +153,28 @@ func (p *Producer) askTopic(ctx context.Context) (int32, error) {
 	req.Topics = append(req.Topics, topic)
 	resp, err := req.RequestWith(ctx, p.client)
 	if err != nil {
-		return 0, err
+		return topicFacts{}, err
 	}
 	for _, t := range resp.Topics {
 		if t.Topic == nil || *t.Topic != p.cfg.Topic {
 			continue
 		}
 		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
-			return 0, err
+			return topicFacts{}, err
 		}
 		if len(t.Partitions) == 0 {
-			return 0, kerr.LeaderNotAvailable
+			return topicFacts{}, kerr.LeaderNotAvailable
 		}
-		return int32(len(t.Partitions)), nil
+		facts := topicFacts{partitions: int32(len(t.Partitions))}
+		if t.TopicID != [16]byte{} {
+			facts.id = t.TopicID[:]
+		}
+		if resp.ClusterID != nil {
+			facts.cluster = *resp.ClusterID
+		}
+		return facts, nil
 	}
-	return 0, kerr.UnknownTopicOrPartition
+	return topicFacts{}, kerr.UnknownTopicOrPartition
 }
 
 // maxMessageBytes asks for the topic's max.message.bytes. Who may not know it

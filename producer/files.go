@@ -52,7 +52,9 @@ func (p *Producer) SendFiles(ctx context.Context, paths []string, o FileOptions)
 		return Summary{}, err
 	}
 	defer p.streams.warmUp(ctx, p.cfg.Acks == "" || p.cfg.Acks == AcksAll)()
-	job := &fileJob{run: p.newRun(ctx), chunk: chunkSize(p.topic.maxBatch, p.sealing.overhead())}
+	run := p.newRun(ctx)
+	run.resume = p.newResumption()
+	job := &fileJob{run: run, chunk: chunkSize(p.topic.maxBatch, p.sealing.overhead())}
 	dirs := job.sendTrees(roots, filter)
 	for job.awaitRetries() {
 		job.sendAll(job.takeRetries())

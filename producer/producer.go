@@ -71,6 +71,11 @@ type Config struct {
 	// zstd or none. Lines are never encrypted: SendLines and Follow refuse.
 	Key *protocol.Key
 
+	// Rekey makes the key of an interrupted run again, of the same passphrase as
+	// Key; nil: such a file is sent anew, unless Key is of a key file. It may be
+	// called from several goroutines.
+	Rekey func(protocol.KDF) (*protocol.Key, error)
+
 	// Limiter holds what goes over the wire to a rate; nil: nothing does.
 	Limiter *kafka.Limiter
 
@@ -92,6 +97,11 @@ type Config struct {
 	// StateDir is a directory, made when missing, where a Producer remembers
 	// what outlives it; several may share one. "": nothing is remembered.
 	StateDir string
+	// NoResume sends every file from its beginning. Otherwise a file of more
+	// than one chunk whose sending was interrupted goes on where it stopped, by
+	// the same transfer id, when the same path is sent to the same topic by the
+	// same name within a day. This needs a StateDir and AcksAll.
+	NoResume bool
 
 	Logger zerolog.Logger // the zero value logs nothing
 	Events Events
@@ -106,7 +116,8 @@ type Events struct {
 	Done    func(id, digest string)                     // all of it is acknowledged; digest in hex, "" for a directory
 	Failed  func(id, name string, why error)            // it will not arrive; id is "" when it never began
 	Skipped func(name, reason string)                   // left out: not a regular file
-	Retried func(id, name string, why error)            // the transfer is void; the file is sent anew, by another id
+	Retried func(id, name string, why error)            // the transfer, maybe one of an earlier run, is void; the file is sent anew, by another id
+	Resumed func(id, name string, bytes int64)          // after Begin: it goes on from there, an earlier run sent what is before
 }
 
 // Producer sends into one topic. Its methods may be called one after another;

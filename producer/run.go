@@ -20,6 +20,7 @@ type Summary struct {
 	Bytes   int64         // content of those files, or values and keys of those lines
 	Skipped int           // entries that are neither file nor directory
 	Failed  int           // files, directories or lines that could not be sent
+	Unended int           // files that were interrupted and are to be resumed
 	Elapsed time.Duration // of the whole call
 
 	Problems []Problem // the first maxProblems of what was skipped or failed
@@ -58,6 +59,8 @@ type run struct {
 	mu   sync.Mutex
 	over bool // the caller has its Summary: nothing is told any more
 	sum  Summary
+
+	resume *resumption // nil: every file is sent from its beginning
 }
 
 func (p *Producer) newRun(ctx context.Context) *run {
@@ -85,6 +88,7 @@ func (r *run) end() (Summary, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.over = true
+	r.sum.Unended = r.resume.close()
 	r.sum.Elapsed = time.Since(r.began)
 	return r.sum, err
 }

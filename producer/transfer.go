@@ -11,6 +11,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -40,6 +41,8 @@ func chunkSize(maxBatch int32, extra int) int {
 	return room
 }
 
+var errInterrupted = errors.New("interrupted")
+
 // changedError tells that a file changed while it was read.
 type changedError struct{ what string }
 
@@ -64,22 +67,25 @@ type transfer struct {
 	home  int            // the stream of begin and end
 	begun chan struct{}  // closed when the begin is acknowledged; nil: everything stays at home
 	away  sync.WaitGroup // chunks on the way, when begun is not nil
+
+	resumed *resumed // nil: how far it is sent is not written down
 }
 
-// begin opens a transfer and sends its begin record.
-func (j *fileJob) begin(m protocol.Manifest) (*transfer, error) {
-	t := &transfer{run: j.run, id: protocol.NewTransferID(), name: m.Name, home: j.run.p.streams.home()}
+// begin opens a transfer, or goes on with one of an earlier run (c, which may be
+// nil), and sends its begin record.
+func (j *fileJob) begin(m protocol.Manifest, c *resumed) (*transfer, error) {
+	t := &transfer{run: j.run, id: protocol.NewTransferID(), name: m.Name, home: j.run.p.streams.home(), partition: j.run.p.anyPartition(), resumed: c}
 	if j.run.p.streams.several() && m.Size > int64(j.chunk) && j.run.p.cfg.Acks != AcksNone {
 		t.begun = make(chan struct{})
 	}
-	if pinned := j.run.p.cfg.Partition; pinned != nil {
-		t.partition = *pinned
-	} else {
-		t.partition = rand.Int32N(j.run.p.topic.partitions)
+	key := j.run.p.cfg.Key
+	if c != nil {
+		t.id, t.partition, key = c.head.Transfer, c.head.Partition, c.key
+		t.acked.Store(c.from)
 	}
-	if s := j.run.p.sealing; s != nil {
+	if key != nil {
 		var err error
-		if t.sealer, err = s.key.NewSealer(t.id, true); err != nil {
+		if t.sealer, err = key.NewSealer(t.id, true); err != nil {
 			return nil, err
 		}
 	}
@@ -91,14 +97,31 @@ func (j *fileJob) begin(m protocol.Manifest) (*transfer, error) {
 		if events.Begin != nil {
 			events.Begin(string(t.id), t.name, m.Size, m.Type == protocol.TypeDir)
 		}
+		if c != nil && c.from > 0 && events.Resumed != nil {
+			events.Resumed(string(t.id), t.name, c.from)
+		}
 	})
-	t.run.produce(t.home, rec, func(_ *kgo.Record, err error) {
+	t.run.produce(t.home, rec, func(rec *kgo.Record, err error) {
 		t.run.settled(err)
-		if err == nil && t.begun != nil {
+		if err != nil {
+			return
+		}
+		if c != nil {
+			c.begun(rec.Offset)
+		}
+		if t.begun != nil {
 			close(t.begun)
 		}
 	})
 	return t, nil
+}
+
+// anyPartition is where a file may go.
+func (p *Producer) anyPartition() int32 {
+	if p.cfg.Partition != nil {
+		return *p.cfg.Partition
+	}
+	return rand.Int32N(p.topic.partitions)
 }
 
 // record is what is sent of r, which is encrypted unless it is already.
@@ -123,11 +146,14 @@ func (t *transfer) sendChunk(offset int64, b *buffer, last bool, chunk int) {
 	if t.sealer != nil {
 		r, b = t.sealChunk(protocol.Chunk{Offset: offset, Last: last}, b, chunk)
 	}
-	t.produceChunk(t.record(r), offset, func(_ *kgo.Record, err error) {
+	t.produceChunk(t.record(r), offset, func(rec *kgo.Record, err error) {
 		t.run.p.buffers.put(b)
 		t.run.settled(err)
 		if err != nil {
 			return
+		}
+		if t.resumed != nil {
+			t.resumed.acked(offset, offset+n, rec.Offset)
 		}
 		t.acked.Add(n)
 		t.run.tell(func(_ *Summary, events *Events) {
@@ -171,6 +197,7 @@ func (t *transfer) sendEnd(end protocol.End, dir bool) {
 		if err != nil || t.acked.Load() != end.Size {
 			return
 		}
+		t.run.resume.drop(t.resumed)
 		t.run.tell(func(sum *Summary, events *Events) {
 			if dir {
 				sum.Dirs++
@@ -209,14 +236,24 @@ func (j *fileJob) sendFile(f source) {
 		if reason := irregular(before.Mode()); reason != "" || before.IsDir() {
 			return errors.New("it is no file any more")
 		}
-		t, err := j.begin(j.manifest(f, before))
+		m := j.manifest(f, before)
+		c, err := j.claim(f, m, file)
 		if err != nil {
+			return err
+		}
+		t, err := j.begin(m, c)
+		if err != nil {
+			j.run.resume.drop(c)
 			return err
 		}
 		id = string(t.id)
 		digest, err := j.sendContent(t, file, before)
+		if err != nil && c != nil && j.run.ctx.Err() != nil {
+			return err // a later run goes on with it
+		}
 		if err != nil {
 			t.abort(err)
+			j.run.resume.drop(c)
 			return err
 		}
 		sent = true
@@ -259,10 +296,13 @@ func (j *fileJob) sendContent(t *transfer, file *os.File, before fs.FileInfo) (h
 	if err != nil {
 		return nil, err
 	}
-	size := before.Size()
-	for offset := int64(0); offset < size; {
+	size, offset, synced := before.Size(), int64(0), time.Now()
+	if t.resumed != nil && t.resumed.goesOn {
+		digest, offset = t.resumed.digest, t.resumed.from
+	}
+	for offset < size {
 		if j.run.ctx.Err() != nil {
-			return nil, errors.New("interrupted")
+			return nil, errInterrupted
 		}
 		b := j.run.p.buffers.get(int(min(int64(j.chunk), size-offset)))
 		n, err := io.ReadFull(file, b.data)
@@ -275,6 +315,10 @@ func (j *fileJob) sendContent(t *transfer, file *os.File, before fs.FileInfo) (h
 		}
 		if _, err := digest.Write(b.data); err != nil {
 			return nil, err
+		}
+		if t.resumed != nil {
+			t.resumed.sync(&synced)
+			t.resumed.sending(offset+int64(n), digest.Sum(nil))
 		}
 		t.sendChunk(offset, b, offset+int64(n) == size, j.chunk)
 		offset += int64(n)
@@ -300,7 +344,7 @@ func (j *fileJob) sendDir(d source) {
 	}
 	var t *transfer
 	if err == nil {
-		t, err = j.begin(j.manifest(d, info))
+		t, err = j.begin(j.manifest(d, info), nil)
 	}
 	if err != nil {
 		j.run.failed("", d.name, err)

@@ -52,6 +52,9 @@ func derive(secret, salt []byte, info string, n int) []byte {
 // ID is the key's id.
 func (k *Key) ID() KeyID { return k.id }
 
+// KDF is how the key was made of a passphrase, nil for one of a key file.
+func (k *Key) KDF() *KDF { return k.kdf }
+
 // String names the key by its id.
 func (k *Key) String() string { return "key " + string(k.id) }
 

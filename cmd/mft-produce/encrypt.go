@@ -1,6 +1,10 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"sync"
+
 	"github.com/rs/zerolog"
 
 	"mft/internal/command"
@@ -41,6 +45,33 @@ func (o *options) keysOf(t config.Transfer) (command.Keys, error) {
 	return given, nil
 }
 
+// sourceKey is the key that one source of keys gave.
+type sourceKey struct {
+	*protocol.Key
+	passphrase []byte // nil: it is of a key file
+
+	mu    sync.Mutex
+	again map[string]*protocol.Key // made of the passphrase for interrupted runs, by KDF
+}
+
+// rekey makes the key that an interrupted run made of the same passphrase.
+func (k *sourceKey) rekey(kdf protocol.KDF) (*protocol.Key, error) {
+	if k.passphrase == nil {
+		return nil, errors.New("it was made of a passphrase")
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	name := fmt.Sprintf("%+v", kdf)
+	if key := k.again[name]; key != nil {
+		return key, nil
+	}
+	key, err := protocol.PassphraseKey(k.passphrase, kdf)
+	if err == nil {
+		k.again[name] = key
+	}
+	return key, err
+}
+
 // encrypt puts the key into cfg. A key is made of a passphrase once for all
 // that is sent with it.
 func (r *runner) encrypt(cfg *producer.Config, t config.Transfer, log zerolog.Logger) error {
@@ -55,8 +86,8 @@ func (r *runner) encrypt(cfg *producer.Config, t config.Transfer, log zerolog.Lo
 	case len(from.PassphraseFiles) > 0:
 		source = "passphrase " + from.PassphraseFiles[0]
 	}
-	if key := r.keys[source]; key != nil {
-		cfg.Key = key
+	if key, ok := r.keys[source]; ok {
+		cfg.Key, cfg.Rekey = key.Key, key.rekey
 		return nil
 	}
 	keys, passphrases, notes, err := from.Load(r.in, r.err, true)
@@ -66,14 +97,19 @@ func (r *runner) encrypt(cfg *producer.Config, t config.Transfer, log zerolog.Lo
 	for _, note := range notes {
 		log.Warn().Msg(note)
 	}
+	made := new(sourceKey)
 	if len(keys) > 0 {
-		cfg.Key = keys[0]
-	} else if cfg.Key, err = protocol.PassphraseKey(passphrases[0], protocol.NewKDF()); err != nil {
-		return err
+		made.Key = keys[0]
+	} else {
+		if made.Key, err = protocol.PassphraseKey(passphrases[0], protocol.NewKDF()); err != nil {
+			return err
+		}
+		made.passphrase, made.again = passphrases[0], make(map[string]*protocol.Key)
 	}
 	if r.keys == nil {
-		r.keys = make(map[string]*protocol.Key)
+		r.keys = make(map[string]*sourceKey)
 	}
-	r.keys[source] = cfg.Key
+	r.keys[source] = made
+	cfg.Key, cfg.Rekey = made.Key, made.rekey
 	return nil
 }

@@ -30,6 +30,7 @@ type options struct {
 
 	// files
 	streams int
+	resume  bool
 	digest  string
 	include []string
 	exclude []string
@@ -94,6 +95,7 @@ changing, or a line was too long, and the rest was sent.`,
 	flags.StringVar(&o.state, "state", command.DefaultStateDir(), "remember in `DIR` what outlives the command; \""+command.NoState+"\": nothing")
 
 	flags.IntVar(&o.streams, "streams", 1, "send files over `N` connections at a time, spread over the brokers and ports of -b; at most 32")
+	flags.BoolVar(&o.resume, "resume", true, "go on with files whose sending was interrupted less than a day ago; needs --state and --acks all")
 	flags.StringVar(&o.digest, "digest", protocol.DigestXXH3, "`KIND` of digest of files: xxh3-128, sha256 or blake3")
 	flags.StringArrayVar(&o.include, "include", nil, "send only files that match `GLOB`, as *.csv or sub/**/a?; may be repeated")
 	flags.StringArrayVar(&o.exclude, "exclude", nil, "leave out files and directories that match `GLOB`; may be repeated")
@@ -116,7 +118,7 @@ changing, or a line was too long, and the rest was sent.`,
 
 // Flags that say something about files only, and about lines only.
 var (
-	fileFlags = []string{"streams", "digest", "include", "exclude"}
+	fileFlags = []string{"streams", "resume", "digest", "include", "exclude"}
 	lineFlags = []string{"key", "key-delim", "header"}
 )
 
@@ -127,6 +129,14 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 	}
 	if !o.flags.Changed("state") && file.State != "" {
 		o.state = file.State
+	}
+	if command.Typed(o.flags, "resume") && o.resume {
+		if o.state == command.NoState || o.state == "" {
+			return command.Usagef("--resume needs to remember how far files are: name a directory with --state")
+		}
+		if o.flags.Changed("acks") && o.acks != string(producer.AcksAll) {
+			return command.Usagef("--resume and --acks %s exclude each other: what is not on stable storage cannot be gone on from", o.acks)
+		}
 	}
 	r := &runner{options: o, in: cmd.InOrStdin(), out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), notes: file.Notes}
 	switch {
@@ -192,6 +202,10 @@ func (o *options) producerConfig(t config.Transfer) producer.Config {
 	}
 	if t.Streams != 0 && !o.flags.Changed("streams") {
 		cfg.Streams = t.Streams
+	}
+	cfg.NoResume = !o.resume
+	if t.Resume != nil && !o.flags.Changed("resume") {
+		cfg.NoResume = !*t.Resume
 	}
 	if o.timeout > 0 {
 		cfg.ConnectTimeout, cfg.StallTimeout = o.timeout, o.timeout

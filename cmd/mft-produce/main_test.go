@@ -120,6 +120,8 @@ func TestExitCodes(t *testing.T) {
 		{"nobody there", t.Context(), []string{"-t", "t", "-b", "127.0.0.1:1", "--timeout", "100ms", file}, command.ExitFailed},
 		{"a glob that is none", t.Context(), []string{"-t", "t", "--exclude", "[", file}, command.ExitUsage},
 		{"no such flag", t.Context(), []string{"-t", "t", "--stream", file}, command.ExitUsage},
+		{"resume without a state", t.Context(), []string{"-t", "t", "--resume", "--state", "none", file}, command.ExitUsage},
+		{"resume without acks", t.Context(), []string{"-t", "t", "--resume", "--acks", "1", file}, command.ExitUsage},
 		{"no such configuration", t.Context(), []string{"-c", missing}, command.ExitFailed},
 	} {
 		var stderr strings.Builder

@@ -15,7 +15,6 @@ import (
 	"mft/internal/kafka"
 	"mft/internal/terminal"
 	"mft/producer"
-	"mft/protocol"
 )
 
 // runner does what one command line asks for.
@@ -24,7 +23,7 @@ type runner struct {
 	in       io.Reader
 	out, err io.Writer
 	notes    []string // of the configuration, to be told
-	keys     map[string]*protocol.Key
+	keys     map[string]*sourceKey
 }
 
 // logger makes the log and tells the notes.
@@ -70,18 +69,24 @@ func (r *runner) sendFiles(ctx context.Context, paths []string) error {
 	progress := r.progress()
 	cfg.Logger = r.logger(progress.Writer())
 	sum, err := r.filesOnce(ctx, cfg, progress, paths, producer.FileOptions{Include: r.include, Exclude: r.exclude})
-	r.closeProgress(progress, sum.Skipped)
+	r.closeProgress(progress, sum)
 	if err != nil {
 		return err
 	}
 	return filesError(sum)
 }
 
-// closeProgress prints the summary, and how many entries are not part of it.
-func (r *runner) closeProgress(progress *terminal.Progress, skipped int) {
+// closeProgress prints the summary, and what is not part of it.
+func (r *runner) closeProgress(progress *terminal.Progress, sum producer.Summary) {
 	progress.Close()
-	if skipped > 0 && !r.JSON {
-		fmt.Fprintf(r.err, "skipped %s: only files and directories are sent\n", entries(skipped))
+	if r.JSON {
+		return
+	}
+	if sum.Skipped > 0 {
+		fmt.Fprintf(r.err, "skipped %s: only files and directories are sent\n", entries(sum.Skipped))
+	}
+	if sum.Unended > 0 {
+		fmt.Fprintf(r.err, "sent %s in part: the same command goes on with it\n", terminal.Count(sum.Unended, "file"))
 	}
 }
 
@@ -101,6 +106,7 @@ func (r *runner) filesOnce(ctx context.Context, cfg producer.Config, progress *t
 		Done:    progress.Done,
 		Failed:  progress.Fail,
 		Skipped: func(name, reason string) { progress.Warn(name, "skipped: "+reason) },
+		Resumed: func(id, _ string, bytes int64) { progress.Resume(id, bytes) },
 		Retried: func(id, name string, why error) { progress.Drop(id, name, fmt.Errorf("%w: sending it anew", why)) },
 	}
 	return with(cfg, func(p *producer.Producer) (producer.Summary, error) { return p.SendFiles(ctx, paths, o) })
@@ -265,13 +271,14 @@ func (r *runner) sendSources(ctx context.Context, sources []config.Transfer) err
 		total.Dirs += sum.Dirs
 		total.Failed += sum.Failed
 		total.Skipped += sum.Skipped
+		total.Unended += sum.Unended
 		failed(t, err)
 		if ctx.Err() != nil {
 			break
 		}
 	}
 	if progress != nil {
-		r.closeProgress(progress, total.Skipped)
+		r.closeProgress(progress, total)
 	}
 	followers.Wait()
 	switch {

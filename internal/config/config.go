@@ -56,6 +56,7 @@ type Transfer struct {
 	Compression string // none, auto, zstd, lz4, snappy, gzip; "" for the default
 	Digest      string // xxh3-128, sha256, blake3; "" for the default
 	Acks        string // all, 1, 0; "" for the default
+	Resume      *bool  // nil: not said
 	Source      *Source
 	Destination *Destination
 	Encryption  *Encryption // nil: files travel in clear

@@ -74,6 +74,7 @@ func TestForms(t *testing.T) {
 		"a key":           {"transfers: {name: a, source: x, encryption: k}", Config{Transfers: []Transfer{{Name: "a", Topic: "a", Source: &Source{Paths: []string{"x"}}, Encryption: &Encryption{Keys: []string{"k"}}, Line: 1}}}},
 		"keys": {"transfers: {name: a, destination: x, encryption: {key: [k, l], passphrase_file: p, accept_plain: yes}}", Config{Transfers: []Transfer{{Name: "a", Topic: "a", Destination: &Destination{Path: "x"},
 			Encryption: &Encryption{Keys: []string{"k", "l"}, PassphraseFiles: []string{"p"}, AcceptPlain: true}, Line: 1}}}},
+		"resume":  {"transfers: {name: a, source: x, resume: no}", Config{Transfers: []Transfer{{Name: "a", Topic: "a", Resume: new(false), Source: &Source{Paths: []string{"x"}}, Line: 1}}}},
 		"anchors": {"brokers: &b [a:1]\ntransfers: [{name: a, source: &s {path: x}}, {name: b, source: *s}]", Config{Brokers: []string{"a:1"}, Transfers: []Transfer{{Name: "a", Topic: "a", Source: &Source{Paths: []string{"x"}}, Line: 2}, {Name: "b", Topic: "b", Source: &Source{Paths: []string{"x"}}, Line: 2}}}},
 	} {
 		t.Run(name, func(t *testing.T) {

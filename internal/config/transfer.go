@@ -129,8 +129,9 @@ func readTransfer(m *mapping) (t Transfer) {
 	m.take("destination", func(v value) { t.Destination = readDestination(v) })
 	m.take("encryption", func(v value) { t.Encryption = readEncryption(v) })
 	m.take("limit", func(v value) { t.Limit = readLimit(v) })
-	m.later("confirm", "resume", "retries")
-	m.done("name", "topic", "group", "streams", "compression", "digest", "acks", "encryption", "limit", "source", "destination")
+	m.take("resume", func(v value) { on := v.bool(); t.Resume = &on })
+	m.later("confirm", "retries")
+	m.done("name", "topic", "group", "streams", "compression", "digest", "acks", "encryption", "limit", "resume", "source", "destination")
 
 	switch {
 	case t.Name == "" && t.Topic == "":

@@ -82,12 +82,12 @@ func (p *Progress) figures(now time.Time) string {
 		return p.status(now)
 	}
 	elapsed := now.Sub(p.start)
-	text := fmt.Sprintf(" %d %%  %s/%s  %s", p.percent(), Size(p.moved), Size(p.wantBytes), Rate(p.moved, elapsed))
+	text := fmt.Sprintf(" %d %%  %s/%s  %s", p.percent(), Size(p.moved), Size(p.wantBytes), Rate(p.moved-p.earlier, elapsed))
 	if p.wantFiles > 1 {
 		text += fmt.Sprintf("  %d/%s", p.total.Files, Count(p.wantFiles, "file"))
 	}
-	if p.wantBytes > p.moved && p.moved > 0 {
-		left := time.Duration(float64(elapsed) * float64(p.wantBytes-p.moved) / float64(p.moved))
+	if p.wantBytes > p.moved && p.moved > p.earlier {
+		left := time.Duration(float64(elapsed) * float64(p.wantBytes-p.moved) / float64(p.moved-p.earlier))
 		text += "  " + left.Round(time.Second).String() + " left"
 	}
 	return text

@@ -41,6 +41,7 @@ type Progress struct {
 	wantFiles int
 	wantBytes int64 // 0: not known
 	moved     int64 // bytes moved so far, of any file, finished or not
+	earlier   int64 // of those, what an earlier run has moved
 	total     Summary
 	closed    bool
 }
@@ -50,6 +51,8 @@ type item struct {
 	size  int64 // -1 not known
 	moved int64
 	dir   bool
+
+	earlier int64 // of moved, what an earlier run has
 }
 
 // Summary is what was done.
@@ -57,6 +60,7 @@ type Summary struct {
 	Files   int           // regular files in place
 	Dirs    int           // directories in place
 	Bytes   int64         // content of those files
+	Earlier int64         // of Bytes, what an earlier run has moved
 	Failed  int           // files and directories that failed
 	Skipped int           // files that Skip told of
 	Elapsed time.Duration // since New
@@ -88,7 +92,7 @@ func New(o Options) *Progress {
 
 // Event is one JSON event. Fields that do not apply are left out.
 type Event struct {
-	Event   string  `json:"event"` // begin, progress, done, failed, skipped, dropped, warning, summary
+	Event   string  `json:"event"` // begin, resumed, progress, done, failed, skipped, dropped, warning, summary
 	ID      string  `json:"id,omitempty"`
 	Name    string  `json:"name,omitempty"`
 	Type    string  `json:"type,omitempty"` // file or dir
@@ -139,6 +143,28 @@ func (p *Progress) Advance(id string, n int64) {
 	p.tell()
 }
 
+// Resume tells that the first n bytes of the file, which has begun, were moved by
+// an earlier run.
+func (p *Progress) Resume(id string, n int64) {
+	p.mu.Lock()
+	it, ok := p.items[id]
+	if !ok {
+		p.mu.Unlock()
+		return
+	}
+	it.moved, it.earlier = it.moved+n, it.earlier+n
+	p.moved, p.earlier = p.moved+n, p.earlier+n
+	p.emit(Event{Event: "resumed", ID: id, Name: it.name, Bytes: &n})
+	text := fmt.Sprintf("resumed: %s: %s", it.name, Size(n))
+	if it.size >= 0 {
+		text += " of " + Size(it.size)
+	}
+	p.mu.Unlock()
+	if p.show {
+		p.print(text + " were " + p.verb + " before")
+	}
+}
+
 // Done tells that the file is where it should be, with the digest ("" when
 // there is none to show).
 func (p *Progress) Done(id, digest string) {
@@ -161,6 +187,7 @@ func (p *Progress) Done(id, digest string) {
 	p.moved += it.size - it.moved // a caller may tell of whole files only
 	p.total.Files++
 	p.total.Bytes += it.size
+	p.total.Earlier += it.earlier
 	p.emit(Event{Event: "done", ID: id, Name: it.name, Type: "file", Bytes: &it.size, Digest: digest})
 	p.tell()
 }
@@ -170,7 +197,7 @@ func (p *Progress) Done(id, digest string) {
 func (p *Progress) Fail(id, name string, why error) {
 	p.mu.Lock()
 	if it, ok := p.items[id]; ok {
-		p.moved -= it.moved
+		p.moved, p.earlier = p.moved-it.moved, p.earlier-it.earlier
 		delete(p.items, id)
 	}
 	p.total.Failed++
@@ -184,7 +211,7 @@ func (p *Progress) Fail(id, name string, why error) {
 func (p *Progress) Drop(id, name string, why error) {
 	p.mu.Lock()
 	if it, ok := p.items[id]; ok {
-		p.moved -= it.moved
+		p.moved, p.earlier = p.moved-it.moved, p.earlier-it.earlier
 		delete(p.items, id)
 	}
 	p.emit(Event{Event: "dropped", ID: id, Name: name, Message: why.Error()})
@@ -196,7 +223,7 @@ func (p *Progress) Drop(id, name string, why error) {
 func (p *Progress) Skip(id, name, reason string) {
 	p.mu.Lock()
 	if it, ok := p.items[id]; ok {
-		p.moved -= it.moved
+		p.moved, p.earlier = p.moved-it.moved, p.earlier-it.earlier
 		delete(p.items, id)
 	}
 	p.total.Skipped++
@@ -278,7 +305,10 @@ func (s Summary) String() string {
 	} else if s.Dirs > 1 {
 		text += fmt.Sprintf(", %d directories", s.Dirs)
 	}
-	text += fmt.Sprintf(", %s in %s (%s)", Size(s.Bytes), Seconds(s.Elapsed), Rate(s.Bytes, s.Elapsed))
+	text += fmt.Sprintf(", %s in %s (%s)", Size(s.Bytes), Seconds(s.Elapsed), Rate(s.Bytes-s.Earlier, s.Elapsed))
+	if s.Earlier > 0 {
+		text += fmt.Sprintf(", %s of it earlier", Size(s.Earlier))
+	}
 	if s.Failed > 0 {
 		text += fmt.Sprintf(", %d failed", s.Failed)
 	}
@@ -312,7 +342,7 @@ func (p *Progress) status(now time.Time) string {
 	if p.wantBytes > 0 {
 		bytes += fmt.Sprintf(" of %s (%d %%)", Size(p.wantBytes), p.percent())
 	}
-	return files + ", " + bytes + ", " + Rate(p.moved, now.Sub(p.start))
+	return files + ", " + bytes + ", " + Rate(p.moved-p.earlier, now.Sub(p.start))
 }
 
 // percent is how much of a known total has moved.
