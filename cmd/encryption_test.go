@@ -15,14 +15,15 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"mft/internal/commandtest"
+	"mft/internal/kafkatest"
 )
 
 // TestScripts runs testdata/*.txtar with the built commands, each against a
-// broker of mft's and against another Kafka, that MFT_BROKERS names. Besides
-// the usual commands there are
+// broker of mft's, against Apache Kafka, and against another that speaks its
+// protocol, that MFT_BROKERS names. Besides the usual commands there are
 //
 //	exits CODE PROGRAM [ARG...]   runs a program that has to end with CODE
-//	hidden TEXT...                none of the texts is in what mft's broker has stored
+//	hidden TEXT...                none of the texts is in what the broker has stored
 //	private FILE                  only its owner can read it
 func TestScripts(t *testing.T) {
 	t.Run("mft", func(t *testing.T) {
@@ -30,6 +31,10 @@ func TestScripts(t *testing.T) {
 		runScripts(t, commands.StartBroker(t, data, "").Addr, data)
 	})
 	t.Run("kafka", func(t *testing.T) {
+		k := kafkatest.Start(t, 1, nil)
+		runScripts(t, k.Brokers(), k.Data())
+	})
+	t.Run("kfake", func(t *testing.T) {
 		cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.AllowAutoTopicCreation(), kfake.DefaultNumPartitions(1))
 		if err != nil {
 			t.Fatal(err)
