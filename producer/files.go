@@ -9,10 +9,8 @@ import (
 )
 
 const (
-	fileReaders = 4                      // files open at a time
-	walkAhead   = 4096                   // files found and not yet begun
-	maxTries    = 4                      // transfers of one file that changes while it is read
-	retryWait   = 300 * time.Millisecond // before files that changed are read again, times the tries so far
+	fileReaders = 4    // files open at a time
+	walkAhead   = 4096 // files found and not yet begun
 )
 
 // ArgumentError tells of paths or globs that make no sense.
@@ -36,8 +34,8 @@ type FileOptions struct {
 // A path "dir" sends "dir/a", "dir/b/c" and so on, "dir/" sends "a", "b/c"; a
 // file goes by the last part of its path. Directories are sent after what is
 // in them. Symbolic links and everything else that is neither file nor
-// directory are skipped. A file that changes while it is read is sent anew, a
-// few times. What could not be sent is in the Summary and stops nothing else;
+// directory are skipped. A file that changes while it is read, or cannot be
+// read, is tried again: see Config.Retries. What could not be sent is in the Summary and stops nothing else;
 // the error is for what stopped the whole: a broker that refuses, or ctx.
 func (p *Producer) SendFiles(ctx context.Context, paths []string, o FileOptions) (Summary, error) {
 	filter, err := newFilter(o.Include, o.Exclude)
@@ -52,9 +50,10 @@ func (p *Producer) SendFiles(ctx context.Context, paths []string, o FileOptions)
 		return Summary{}, err
 	}
 	defer p.streams.warmUp(ctx, p.cfg.Acks == "" || p.cfg.Acks == AcksAll)()
-	run := p.newRun(ctx)
-	run.resume = p.newResumption()
-	job := &fileJob{run: run, chunk: chunkSize(p.topic.maxBatch, p.sealing.overhead())}
+	job, err := p.newFileJob(ctx)
+	if err != nil {
+		return Summary{}, err
+	}
 	dirs := job.sendTrees(roots, filter)
 	for job.awaitRetries() {
 		job.sendAll(job.takeRetries())
@@ -112,6 +111,18 @@ type fileJob struct {
 	retries []source
 }
 
+// newFileJob begins a run that sends files. The Producer is connected.
+func (p *Producer) newFileJob(ctx context.Context) (*fileJob, error) {
+	letters, err := openDeadLetters(p.cfg.StateDir, p.cfg.Topic)
+	if err != nil {
+		return nil, err
+	}
+	job := &fileJob{run: p.newRun(ctx), chunk: chunkSize(p.topic.maxBatch, p.sealing.overhead())}
+	job.run.letters = letters
+	job.run.resume = p.newResumption()
+	return job, nil
+}
+
 // sendTrees walks the roots and sends their files as it finds them, several
 // at a time. It returns the directories.
 func (j *fileJob) sendTrees(roots []root, filter filter) []source {
@@ -155,10 +166,10 @@ func (j *fileJob) sendFrom(found <-chan source) {
 
 // retry notes that f is to be sent anew, unless that was tried often enough.
 func (j *fileJob) retry(f source) bool {
-	f.tries++
-	if f.tries >= maxTries {
+	if f.tries >= j.run.p.cfg.retries() {
 		return false
 	}
+	f.tries++
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.retries = append(j.retries, f)
@@ -185,7 +196,7 @@ func (j *fileJob) awaitRetries() bool {
 	if tries == 0 {
 		return false
 	}
-	timer := time.NewTimer(time.Duration(tries) * retryWait)
+	timer := time.NewTimer(j.run.p.cfg.retryWait(tries))
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -76,6 +76,11 @@ type Config struct {
 	// called from several goroutines.
 	Rekey func(protocol.KDF) (*protocol.Key, error)
 
+	// Retries is how often a file that cannot be read, or that changes while it
+	// is, is tried again, after waits that double. 0: DefaultRetries, negative:
+	// not at all. What then could not be sent is on a list in StateDir: see Failed.
+	Retries int
+
 	// Limiter holds what goes over the wire to a rate; nil: nothing does.
 	Limiter *kafka.Limiter
 

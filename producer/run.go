@@ -53,6 +53,8 @@ type run struct {
 	late   context.Context         // of records: outlives ctx by interruptGrace
 	stop   func()
 
+	letters *deadLetters // nil unless files are sent
+
 	progress atomic.Int64 // when a record was last acknowledged, Unix ns
 	watchdog sync.WaitGroup
 

@@ -61,8 +61,9 @@ type transfer struct {
 	id        protocol.TransferID
 	name      string
 	partition int32
-	sealer    *protocol.Sealer // nil: it is not encrypted
-	acked     atomic.Int64     // bytes of chunks
+	sealer    *protocol.Sealer    // nil: it is not encrypted
+	acked     atomic.Int64        // bytes of chunks
+	whenAcked func(digest string) // called when the whole is acknowledged; nil: nobody cares
 
 	home  int            // the stream of begin and end
 	begun chan struct{}  // closed when the begin is acknowledged; nil: everything stays at home
@@ -209,6 +210,9 @@ func (t *transfer) sendEnd(end protocol.End, dir bool) {
 				events.Done(string(t.id), end.Digest)
 			}
 		})
+		if t.whenAcked != nil {
+			t.whenAcked(end.Digest)
+		}
 	})
 }
 
@@ -236,6 +240,9 @@ func (j *fileJob) sendFile(f source) {
 		if reason := irregular(before.Mode()); reason != "" || before.IsDir() {
 			return errors.New("it is no file any more")
 		}
+		if f.taken != nil && stampOf(before) != f.taken.look {
+			return &changedError{"it was written to"}
+		}
 		m := j.manifest(f, before)
 		c, err := j.claim(f, m, file)
 		if err != nil {
@@ -247,6 +254,7 @@ func (j *fileJob) sendFile(f source) {
 			return err
 		}
 		id = string(t.id)
+		t.whenAcked = func(digest string) { j.sent(f, digest) }
 		digest, err := j.sendContent(t, file, before)
 		if err != nil && c != nil && j.run.ctx.Err() != nil {
 			return err // a later run goes on with it
@@ -260,19 +268,40 @@ func (j *fileJob) sendFile(f source) {
 		t.sendEnd(protocol.End{Size: before.Size(), Digest: hex.EncodeToString(digest.Sum(nil))}, false)
 		return nil
 	}()
-	_, changed := errors.AsType[*changedError](why)
 	switch {
-	case why == nil || j.run.ctx.Err() != nil: // of an interrupted run only its summary tells
-	case sent: // and closing it failed, which does not change what was read
+	case sent && why != nil: // closing it failed, which does not change what was read
 		j.run.p.log.Warn().Err(why).Str("file", f.path).Msg("close after reading")
-	case changed && j.retry(f):
+	case why != nil:
+		j.notSent(f, id, why)
+	}
+}
+
+// sent is told when all of a file is acknowledged.
+func (j *fileJob) sent(f source, digest string) {
+	j.run.forget(f)
+	if f.taken != nil {
+		f.taken.acked(digest)
+	}
+}
+
+// notSent decides what becomes of a file that was not sent; id is "" when it
+// was not begun.
+func (j *fileJob) notSent(f source, id string, why error) {
+	switch {
+	case j.run.ctx.Err() != nil: // of an interrupted run only its summary tells
+	case f.taken != nil:
+		f.taken.failed(id, why)
+	case worthRetrying(why) && j.retry(f):
 		j.run.tell(func(_ *Summary, events *Events) {
-			if events.Retried != nil {
+			if events.Retried != nil && id != "" {
 				events.Retried(id, f.name, why)
 			}
 		})
+		if id == "" {
+			j.run.p.log.Warn().Err(why).Str("file", f.path).Msg("the file cannot be read, trying again")
+		}
 	default:
-		j.run.failed(id, f.name, why)
+		j.run.gaveUp(id, f, f.tries+1, why)
 	}
 }
 

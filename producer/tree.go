@@ -17,7 +17,9 @@ type source struct {
 	path  string // to open it
 	name  string // of its transfer: slash separated, relative to the target directory
 	dir   bool
-	tries int // so far
+	tries int // that failed so far
+
+	taken *taken // for a watcher; nil: for nobody
 }
 
 // root is one argument of SendFiles. As with cp and rsync, "dir" stands for

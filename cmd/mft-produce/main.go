@@ -35,6 +35,11 @@ type options struct {
 	include []string
 	exclude []string
 
+	watching    watchOptions
+	retries     int
+	failed      bool
+	retryFailed bool
+
 	encryptKey        string
 	encryptPassphrase string
 	encryptAsk        bool
@@ -60,6 +65,9 @@ func newProduce() *cobra.Command {
   -f FILE     the lines of a growing file, each as a record, as they are written.
               Like tail -F it follows the name: a rotated file is read to its
               end, then the new one; a truncated one from its beginning.
+  --watch DIR...  files of directories, as they become complete, until it is
+              stopped: see --settle, --done-marker and --after. What was sent is
+              remembered (--state), so that a restart sends nothing twice.
   neither     the lines of the standard input, each as a record, at once.
 
 With --encrypt-key the broker sees neither names nor content of files; they are
@@ -69,10 +77,12 @@ With -c and without -t it runs the sources of transfer.yml, or those NAMEd.
 
 What the summary counts is acknowledged by the broker. While the broker is away
 mft-produce waits for it. It ends with 3 when a file could not be read, kept
-changing, or a line was too long, and the rest was sent.`,
+changing, or a line was too long, and the rest was sent. Files that failed are on
+a list: --failed prints it, --retry-failed sends them.`,
 		Example: `  mft-produce -t reports january.pdf archive/
   mft-produce -t reports --include '*.csv' --digest sha256 /var/spool/out/
   mft-produce -t reports --encrypt-key transfer.key salaries/
+  mft-produce -t invoices --watch --after move=/srv/out/sent --exclude '*.tmp' /srv/out/
   mft-produce -t logs -f /var/log/syslog --from end
   echo 'hello' | mft-produce -t greetings
   mft-produce -t users --key-delim : --header source=passwd < /etc/passwd
@@ -100,6 +110,11 @@ changing, or a line was too long, and the rest was sent.`,
 	flags.StringArrayVar(&o.include, "include", nil, "send only files that match `GLOB`, as *.csv or sub/**/a?; may be repeated")
 	flags.StringArrayVar(&o.exclude, "exclude", nil, "leave out files and directories that match `GLOB`; may be repeated")
 
+	o.watching.add(flags)
+	flags.IntVar(&o.retries, "retries", producer.DefaultRetries, "try a file that cannot be read, or changes while it is, again `N` times, after growing waits")
+	flags.BoolVar(&o.failed, "failed", false, "list the files that could finally not be sent")
+	flags.BoolVar(&o.retryFailed, "retry-failed", false, "send the files of that list")
+
 	flags.StringVar(&o.encryptKey, "encrypt-key", "", "encrypt files end to end with the first key in `FILE`: see 'mft-admin keygen'")
 	flags.StringVar(&o.encryptPassphrase, "encrypt-passphrase-file", "", "encrypt files end to end with the passphrase in `FILE`")
 	flags.BoolVar(&o.encryptAsk, "encrypt-passphrase", false, "encrypt files end to end with a passphrase, which is asked for")
@@ -118,7 +133,7 @@ changing, or a line was too long, and the rest was sent.`,
 
 // Flags that say something about files only, and about lines only.
 var (
-	fileFlags = []string{"streams", "resume", "digest", "include", "exclude"}
+	fileFlags = []string{"streams", "resume", "digest", "include", "exclude", "watch", "done-marker", "settle", "scan-every", "after", "retries", "retry-failed"}
 	lineFlags = []string{"key", "key-delim", "header"}
 )
 
@@ -139,11 +154,17 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 		}
 	}
 	r := &runner{options: o, in: cmd.InOrStdin(), out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), notes: file.Notes}
+	if o.failed {
+		return r.listFailed()
+	}
+	if o.retries < 0 {
+		return command.Usagef("--retries %d: give 0 or more", o.retries)
+	}
 	switch {
 	case o.topic == "" && o.Config == "":
 		return command.Usagef("no topic: say where to with -t TOPIC, or what to do with -c transfer.yml")
 	case o.topic == "":
-		if err := o.only("a source of transfer.yml", "-t", append([]string{"follow", "from", "partition", "include", "exclude"}, lineFlags...)...); err != nil {
+		if err := o.only("a source of transfer.yml", "-t", append([]string{"follow", "from", "partition", "include", "exclude", "watch", "retry-failed"}, lineFlags...)...); err != nil {
 			return err
 		}
 		sources, err := file.Sources(args)
@@ -159,6 +180,16 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 			return err
 		}
 		return r.sendGrowing(cmd.Context())
+	case o.watching.watch && len(args) == 0:
+		return command.Usagef("--watch needs a directory: name one or more")
+	case o.retryFailed:
+		if err := o.only("files that failed: they are known", "", slices.Concat(lineFlags, watchFlags, []string{"from", "watch", "include", "exclude"})...); err != nil {
+			return err
+		}
+		if len(args) > 0 {
+			return command.Usagef("--retry-failed and %s: the files that failed are known, leave out the path", args[0])
+		}
+		return r.retryFailed(cmd.Context())
 	case len(args) == 0, len(args) == 1 && args[0] == "-":
 		if err := o.only("the standard input", "", slices.Concat([]string{"from"}, fileFlags, encryptFlags)...); err != nil {
 			return err
@@ -166,6 +197,12 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 		return r.sendInput(cmd.Context())
 	}
 	if err := o.only("files", "", append([]string{"from"}, lineFlags...)...); err != nil {
+		return err
+	}
+	if o.watching.watch {
+		return r.watchDirs(cmd.Context(), args)
+	}
+	if err := o.only("files that are sent once", "--watch", watchFlags...); err != nil {
 		return err
 	}
 	return r.sendFiles(cmd.Context(), args)
@@ -206,6 +243,13 @@ func (o *options) producerConfig(t config.Transfer) producer.Config {
 	cfg.NoResume = !o.resume
 	if t.Resume != nil && !o.flags.Changed("resume") {
 		cfg.NoResume = !*t.Resume
+	}
+	cfg.Retries = o.retries
+	if t.Retries != nil && !o.flags.Changed("retries") {
+		cfg.Retries = *t.Retries
+	}
+	if cfg.Retries == 0 {
+		cfg.Retries = -1
 	}
 	if o.timeout > 0 {
 		cfg.ConnectTimeout, cfg.StallTimeout = o.timeout, o.timeout

@@ -99,7 +99,13 @@ func entries(n int) string {
 
 // filesOnce sends files and shows how it goes.
 func (r *runner) filesOnce(ctx context.Context, cfg producer.Config, progress *terminal.Progress, paths []string, o producer.FileOptions) (producer.Summary, error) {
-	cfg.Events = producer.Events{
+	cfg.Events = fileEvents(progress)
+	return with(cfg, func(p *producer.Producer) (producer.Summary, error) { return p.SendFiles(ctx, paths, o) })
+}
+
+// fileEvents shows what happens to files.
+func fileEvents(progress *terminal.Progress) producer.Events {
+	return producer.Events{
 		Found:   progress.Expect,
 		Begin:   progress.Begin,
 		Advance: progress.Advance,
@@ -109,7 +115,6 @@ func (r *runner) filesOnce(ctx context.Context, cfg producer.Config, progress *t
 		Resumed: func(id, _ string, bytes int64) { progress.Resume(id, bytes) },
 		Retried: func(id, name string, why error) { progress.Drop(id, name, fmt.Errorf("%w: sending it anew", why)) },
 	}
-	return with(cfg, func(p *producer.Producer) (producer.Summary, error) { return p.SendFiles(ctx, paths, o) })
 }
 
 // filesError is the error of files that could not be sent, nil when all were.
@@ -215,13 +220,16 @@ type lineEvent struct {
 func (r *runner) emit(e lineEvent) { _ = json.NewEncoder(r.out).Encode(e) }
 
 // sendSources runs sources of transfer.yml: files one after another, growing
-// files beside them until ctx ends.
+// files and watched directories beside them until ctx ends.
 func (r *runner) sendSources(ctx context.Context, sources []config.Transfer) error {
-	var files, growing []config.Transfer
+	var files, growing, watched []config.Transfer
 	for _, t := range sources {
-		if t.Source.Follow {
+		switch {
+		case t.Source.Follow:
 			growing = append(growing, t)
-		} else {
+		case t.Source.Watch != nil:
+			watched = append(watched, t)
+		default:
 			files = append(files, t)
 		}
 	}
@@ -231,7 +239,7 @@ func (r *runner) sendSources(ctx context.Context, sources []config.Transfer) err
 	}
 	logTo := r.err
 	var progress *terminal.Progress
-	if len(files) > 0 {
+	if len(files)+len(watched) > 0 {
 		progress = r.progress()
 		logTo = progress.Writer()
 	}
@@ -259,6 +267,29 @@ func (r *runner) sendSources(ctx context.Context, sources []config.Transfer) err
 		followers.Go(func() { failed(t, r.followFile(ctx, cfg, t.Source.Paths[0], producer.FollowOptions{})) })
 	}
 	var total producer.Summary
+	add := func(sum producer.Summary) {
+		mu.Lock()
+		defer mu.Unlock()
+		total.Files += sum.Files
+		total.Dirs += sum.Dirs
+		total.Failed += sum.Failed
+		total.Skipped += sum.Skipped
+		total.Unended += sum.Unended
+	}
+	for _, t := range watched {
+		cfg := r.watched(r.producerConfig(t))
+		cfg.Logger = log.With().Str("transfer", t.Name).Logger()
+		o, err := r.watching.options(r.flags, producer.FileOptions{Include: t.Source.Include, Exclude: t.Source.Exclude}, t.Source.Watch)
+		if err = errors.Join(err, r.encrypt(&cfg, t, cfg.Logger)); err != nil {
+			failed(t, err)
+			continue
+		}
+		followers.Go(func() {
+			sum, err := r.watchOnce(ctx, cfg, progress, t.Source.Paths, o)
+			add(sum)
+			failed(t, err)
+		})
+	}
 	for _, t := range files {
 		cfg := r.producerConfig(t)
 		cfg.Logger = log.With().Str("transfer", t.Name).Logger()
@@ -267,15 +298,14 @@ func (r *runner) sendSources(ctx context.Context, sources []config.Transfer) err
 			continue
 		}
 		sum, err := r.filesOnce(ctx, cfg, progress, t.Source.Paths, producer.FileOptions{Include: t.Source.Include, Exclude: t.Source.Exclude})
-		total.Files += sum.Files
-		total.Dirs += sum.Dirs
-		total.Failed += sum.Failed
-		total.Skipped += sum.Skipped
-		total.Unended += sum.Unended
+		add(sum)
 		failed(t, err)
 		if ctx.Err() != nil {
 			break
 		}
+	}
+	if len(watched) > 0 {
+		followers.Wait()
 	}
 	if progress != nil {
 		r.closeProgress(progress, total)

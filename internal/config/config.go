@@ -61,6 +61,7 @@ type Transfer struct {
 	Destination *Destination
 	Encryption  *Encryption // nil: files travel in clear
 	Limit       Limit       // how fast, on the wire
+	Retries     *int        // of files that cannot be sent; nil for the default
 	Line        int         // where it stands in the file
 }
 
@@ -71,6 +72,16 @@ type Source struct {
 	Include []string // globs; with none, everything
 	Exclude []string // globs
 	Follow  bool     // send the lines of the file as records, as they are written
+	Watch   *Watch   // send files of the directories as they become complete; nil: send what there is
+}
+
+// Watch says when a file of a watched directory is sent, and what then becomes
+// of it. What is empty is the command's default.
+type Watch struct {
+	DoneMarker string        // end of the name of the file that makes another one complete
+	Settle     time.Duration // without a change until a file is complete
+	ScanEvery  time.Duration // between two looks at everything
+	After      string        // keep, delete or move=DIR
 }
 
 // Destination says where a consumer puts files.

@@ -130,8 +130,9 @@ func readTransfer(m *mapping) (t Transfer) {
 	m.take("encryption", func(v value) { t.Encryption = readEncryption(v) })
 	m.take("limit", func(v value) { t.Limit = readLimit(v) })
 	m.take("resume", func(v value) { on := v.bool(); t.Resume = &on })
-	m.later("confirm", "retries")
-	m.done("name", "topic", "group", "streams", "compression", "digest", "acks", "encryption", "limit", "resume", "source", "destination")
+	m.take("retries", func(v value) { n := int(v.int(0, 1000)); t.Retries = &n })
+	m.later("confirm")
+	m.done("name", "topic", "group", "streams", "compression", "digest", "acks", "encryption", "limit", "resume", "retries", "source", "destination")
 
 	switch {
 	case t.Name == "" && t.Topic == "":
@@ -193,15 +194,54 @@ func readSource(v value) *Source {
 	m.take("include", func(v value) { s.Include = readGlobs(v) })
 	m.take("exclude", func(v value) { s.Exclude = readGlobs(v) })
 	m.take("follow", func(v value) { s.Follow = v.bool() })
-	m.later("watch", "realtime", "after")
-	m.done("path", "include", "exclude", "follow")
+	readWatch(m, s)
+	m.later("realtime")
+	m.done("path", "include", "exclude", "follow", "watch", "done_marker", "settle", "scan_every", "after")
 	if len(s.Paths) == 0 {
 		v.fail("a source needs a path: write path: FILE_OR_DIRECTORY")
 	}
 	if s.Follow && len(s.Paths) != 1 {
 		v.fail("follow needs exactly one path, that of the growing file")
 	}
+	if s.Follow && s.Watch != nil {
+		v.fail("follow sends the lines of a file, watch sends files of directories: choose one")
+	}
 	return s
+}
+
+// readWatch reads watch: true and what belongs to it.
+func readWatch(m *mapping, s *Source) {
+	var (
+		w    Watch
+		on   bool
+		only string // the first key that needs watch
+	)
+	m.take("watch", func(v value) { on = v.bool() })
+	take := func(name string, read func(value)) {
+		m.take(name, func(v value) {
+			if read(v); only == "" {
+				only = name
+			}
+		})
+	}
+	take("done_marker", func(v value) {
+		if w.DoneMarker = v.string(); strings.ContainsAny(w.DoneMarker, `/\`) {
+			v.fail("give the end of a name, as .done")
+		}
+	})
+	take("settle", func(v value) { w.Settle = v.duration() })
+	take("scan_every", func(v value) { w.ScanEvery = v.duration() })
+	take("after", func(v value) {
+		w.After = v.string()
+		if dir, move := strings.CutPrefix(w.After, "move="); w.After != "keep" && w.After != "delete" && (!move || dir == "") {
+			v.fail("%q is not one of keep, delete, move=DIR", w.After)
+		}
+	})
+	if on {
+		s.Watch = &w
+	} else if only != "" {
+		m.fail("%s is of a watched directory: add watch: true", only)
+	}
 }
 
 func readGlobs(v value) []string {
