@@ -160,17 +160,22 @@ func (s *Sealer) seal(kind Kind, buf []byte) []byte {
 func (s *Sealer) Seal(r FileRecord) FileRecord {
 	r.Transfer = s.id
 	_, text, _ := r.Encode()
+	sealed := FileRecord{Transfer: s.id, Kind: r.Kind, Sealed: s.sealText(r.Kind, text)}
+	if r.Kind == KindBegin {
+		sealed.Envelope = &s.envelope
+	}
+	return sealed
+}
+
+// sealText encrypts JSON, filled up so that its length tells less.
+func (s *Sealer) sealText(kind Kind, text []byte) []byte {
 	fill := -len(text) & (sealedStep - 1)
 	buf := make([]byte, xaesNonceBytes+len(text)+fill+xaesTagBytes)
 	plain := buf[xaesNonceBytes:]
 	for i := copy(plain, text); i < len(text)+fill; i++ {
 		plain[i] = ' '
 	}
-	sealed := FileRecord{Transfer: s.id, Kind: r.Kind, Sealed: s.seal(r.Kind, buf)}
-	if r.Kind == KindBegin {
-		sealed.Envelope = &s.envelope
-	}
-	return sealed
+	return s.seal(kind, buf)
 }
 
 // Chunk is what SealChunk encrypts.

@@ -110,6 +110,24 @@ func TestEncryptionPage(t *testing.T) {
 		t.Errorf("the page's records say %+v, %v", got, err)
 	}
 
+	r := someReceipt()
+	receipt := transfer.SealReceipt(r)
+	plain, err := transfer.cipher.open(nil, receipt.Sealed[:xaesNonceBytes], receipt.Sealed[xaesNonceBytes:], transfer.extra(KindReceipt))
+	if err != nil {
+		t.Fatal(err)
+	}
+	nonce := []byte("the nonce of record no 4")
+	receipt.Sealed = transfer.cipher.seal(nonce, nonce, plain, transfer.extra(KindReceipt))
+	_, value, headers := receipt.Encode()
+	equal("receipt value", string(value))
+	parsed, err := ParseReceipt([]byte(someTransfer), []byte(one("receipt value")), headers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if opened, err := key.OpenReceipt(parsed); err != nil || !reflect.DeepEqual(opened, r) {
+		t.Errorf("the page's receipt says %+v, %v", opened, err)
+	}
+
 	salt, err := hex.DecodeString(one("salt"))
 	if err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ func TestFileStreamsPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	line := regexp.MustCompile(`(?m)^\d+ (\S+) (mft\.\S+) (.*)$`)
+	page, _, _ = bytes.Cut(page, []byte("## Receipts")) // see TestReceiptPage
 	var content bytes.Buffer
 	var manifest *Manifest
 	seen := 0
