@@ -148,7 +148,7 @@ func TestStopWhileHooksRun(t *testing.T) {
 		t.Errorf("ran to its end in the first run: %q", ran)
 	}
 	cfg.Once = true
-	if sum := receive(t, cfg); sum.Files != 4 || sum.Hooks != 0 {
+	if sum := receive(t, cfg); sum.Files != 0 || sum.Repeated != 4 || sum.Hooks != 0 { // they were in place already
 		t.Errorf("second run: %+v", sum)
 	}
 	if ran, _ := filepath.Glob(out + "/ran.*"); len(ran) != 5 {

@@ -32,9 +32,14 @@ func newBench(t testing.TB, dir string) *bench {
 	}
 	report := &reporter{}
 	ctx, cancel := context.WithCancel(context.Background())
-	placer := newPlacer(ctx, &FilesConfig{}, target, report)
+	receipts, err := newReceipts(&FilesConfig{NoReceipts: true}, target, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	placer := newPlacer(ctx, &FilesConfig{}, target, report, receipts)
 	p := &partition{
-		target: target, placer: placer, report: report, changed: func() {},
+		receipts: receipts,
+		target:   target, placer: placer, report: report, changed: func() {},
 		ledger: newLedger(-1), inPlace: map[int64]bool{}, until: math.MaxInt64, abandon: time.Hour,
 		transfers: map[protocol.TransferID]*transfer{}, settled: newOutcomes(16), stable: -1,
 		in: make(chan fetched), quit: make(chan struct{}), dropped: make(chan struct{}), done: make(chan struct{}),
@@ -51,6 +56,7 @@ func (b *bench) close(t testing.TB) Summary {
 	b.stop(false)
 	<-b.done
 	b.placer.close()
+	b.target.work.intents.passed("", "", 0, math.MaxInt64) // as a commit does
 	if err := b.target.close(); err != nil {
 		t.Error(err)
 	}
@@ -152,7 +158,7 @@ func TestPersist(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, t.TempDir())
 	tries := 0
-	err := b.placer.persist(b.partition, func() error {
+	err := b.placer.persist(b.dropped, func() error {
 		if tries++; tries < 3 {
 			return &os.PathError{Op: "write", Path: "x", Err: errFull}
 		}
@@ -162,12 +168,12 @@ func TestPersist(t *testing.T) {
 		t.Errorf("a full disk: %v after %d tries", err, tries)
 	}
 	tries = 0
-	err = b.placer.persist(b.partition, func() error { tries++; return &syncError{errFull} })
+	err = b.placer.persist(b.dropped, func() error { tries++; return &syncError{errFull} })
 	if err == nil || tries != 1 {
 		t.Errorf("a failed fsync: %v after %d tries", err, tries)
 	}
 	b.stop(true)
-	if err := b.placer.persist(b.partition, func() error { return errFull }); !errors.Is(err, errDropped) {
+	if err := b.placer.persist(b.dropped, func() error { return errFull }); !errors.Is(err, errDropped) {
 		t.Errorf("a partition that was taken away: %v", err)
 	}
 	b.close(t)

@@ -140,6 +140,9 @@ func (s *session) commit(ctx context.Context, parts []*partition) error {
 						failed = fmt.Errorf("partition %d: %w", p.Partition, err)
 					} else {
 						s.committed[p.Partition] = points[p.Partition]
+						if s.receipts.off() {
+							s.target.work.intents.passed(s.cfg.Topic, s.cfg.Group, p.Partition, points[p.Partition].offset)
+						}
 					}
 				}
 			}

@@ -33,6 +33,7 @@ type Summary struct {
 	Hooks      int           // files that are in place, and whose command has failed for good
 	Aborted    int           // transfers that the sender gave up
 	Unfinished int           // transfers without their end when a run with Once stopped
+	Repeated   int           // transfers left out because the group had placed them before
 	Foreign    int64         // records that belong to no file
 	Elapsed    time.Duration // since the call
 }
@@ -174,6 +175,13 @@ func (r *reporter) unfinished(id, name string, why error) {
 	if r.events.Failed != nil {
 		r.events.Failed(id, name, why)
 	}
+}
+
+// repeated counts a transfer that was placed before.
+func (r *reporter) repeated() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.summary.Repeated++
 }
 
 // foreign counts a record that is no part of a file; it returns true for the

@@ -48,6 +48,10 @@ type FilesConfig struct {
 	Route      *Route   // where files go by their names; nil: names stay as they are
 	Hook       *Hook    // what is run after each file; nil: nothing
 
+	// NoReceipts writes no receipts, and reads none: the group then remembers
+	// what it has placed only as far as this receiver does.
+	NoReceipts bool
+
 	Events Events
 }
 
@@ -85,10 +89,18 @@ func ReceiveFiles(ctx context.Context, cfg FilesConfig) (Summary, error) {
 		cfg.AbandonAfter = DefaultAbandonAfter
 	}
 	report := &reporter{events: cfg.Events}
-	placer := newPlacer(ctx, &cfg, target, report)
-	r := &receiver{cfg: &cfg, target: target, placer: placer, report: report, watch: kafka.NewWatch(cfg.Logger)}
+	watch := kafka.NewWatch(cfg.Logger)
+	receipts, err := newReceipts(&cfg, target, watch)
+	if err != nil {
+		return Summary{}, errors.Join(err, target.close())
+	}
+	placer := newPlacer(ctx, &cfg, target, report, receipts)
+	r := &receiver{cfg: &cfg, target: target, placer: placer, receipts: receipts, report: report, watch: watch}
+	r.recover()
 	err = r.run(ctx)
+	receipts.stop() // what is not acknowledged by now is for the next run
 	placer.close()
+	receipts.close()
 	err = errors.Join(err, target.close())
 	return report.total(began), err
 }
@@ -106,11 +118,12 @@ func defaultGroup(dir, topic string) (string, error) {
 // receiver runs sessions, one after another: a session ends when its topic is
 // gone, and the next one waits for it.
 type receiver struct {
-	cfg    *FilesConfig
-	target *target
-	placer *placer
-	report *reporter
-	watch  *kafka.Watch
+	cfg      *FilesConfig
+	target   *target
+	placer   *placer
+	receipts *receipts
+	report   *reporter
+	watch    *kafka.Watch
 }
 
 var (

@@ -233,14 +233,9 @@ func (h *hooks) worker() {
 
 // attend runs the command of one file once and says what follows.
 func (h *hooks) attend(job *placeJob) {
-	select {
-	case <-job.part.dropped:
+	if h.placer.stopping.Err() != nil {
 		h.drop(job)
 		return
-	case <-h.placer.stopping.Done():
-		h.drop(job)
-		return
-	default:
 	}
 	job.tries++
 	failed := h.run(job)
@@ -274,13 +269,11 @@ func (h *hooks) later(job *placeJob, wait time.Duration) {
 		h.drop(job)
 	case <-h.placer.stopping.Done():
 		h.drop(job)
-	case <-job.part.dropped:
-		h.drop(job)
 	}
 }
 
 // drop leaves a file whose command was not run to the end to the next run,
-// which receives it again.
+// which knows by its intent that it is in place.
 func (h *hooks) drop(job *placeJob) {
 	h.log.Debug().Str("file", job.as).Msg("the command of a file is left to the next run")
 	h.placer.release(job)

@@ -25,13 +25,17 @@ const (
 // receiver owns it. One goroutine (run) reads its records; what is whole goes
 // to the placer.
 type partition struct {
-	id      int32
-	topic   string
-	target  *target
-	placer  *placer
-	report  *reporter
-	log     zerolog.Logger
-	changed func() // called when the partition may have got further
+	id     int32
+	topic  string
+	target *target
+	placer *placer
+	report *reporter
+
+	receipts *receipts
+	born     time.Time // receipts written before are to be known
+	log      zerolog.Logger
+	changed  func()        // called when the partition may have got further
+	moved    chan struct{} // the same, for who waits for the placer; capacity 1
 
 	route       *Route // nil: names stay as they are
 	keys        *protocol.Keyring
@@ -78,6 +82,9 @@ func (p *partition) stop(drop bool) {
 func (p *partition) run() {
 	defer close(p.done)
 	defer p.discardAll()
+	if !p.recall() {
+		return
+	}
 	sweep := time.NewTicker(sweepInterval)
 	defer sweep.Stop()
 	for {
@@ -198,7 +205,7 @@ func (p *partition) record(r *kgo.Record) bool {
 // that cannot be received is given up. It returns false when the partition is
 // stopped before it worked.
 func (p *partition) do(t *transfer, work func() error) bool {
-	err := p.placer.persist(p, work)
+	err := p.placer.persist(p.dropped, work)
 	if err == nil {
 		return true
 	}
@@ -222,6 +229,12 @@ func (p *partition) begin(rec protocol.FileRecord, r *kgo.Record) bool {
 		return true
 	}
 	if p.settled.get(rec.Transfer) == placed { // the whole transfer is repeated
+		return true
+	}
+	if p.receipts.placed.has(rec.Transfer) { // the same, since long
+		p.ledger.begin(r.Offset, r.LeaderEpoch)
+		p.settled.add(rec.Transfer, placed)
+		p.repeated(rec.Transfer, r.Offset)
 		return true
 	}
 	var opener *protocol.Opener
@@ -257,8 +270,10 @@ func (p *partition) stray(rec protocol.FileRecord, offset int64) {
 		return
 	}
 	p.settled.add(rec.Transfer, gone)
-	p.report.failed(string(rec.Transfer), "", &TransferError{ID: string(rec.Transfer),
-		Reason: fmt.Sprintf("it ends at offset %d of partition %d, but its beginning is not in the topic any more: send the file again", offset, p.id)})
+	why := &TransferError{ID: string(rec.Transfer),
+		Reason: fmt.Sprintf("it ends at offset %d of partition %d, but its beginning is not in the topic any more: send the file again", offset, p.id)}
+	p.report.failed(string(rec.Transfer), "", why)
+	p.tell(rec.Transfer, why)
 }
 
 // unusable is a record that is no file record, or not a correct one.
@@ -278,12 +293,14 @@ func (p *partition) unusable(err error, offset int64) {
 	} else if p.settled.get(bad.Transfer) == unknown {
 		p.settled.add(bad.Transfer, gone)
 		p.report.failed(string(bad.Transfer), "", why)
+		p.tell(bad.Transfer, why)
 	}
 }
 
 // abort ends a transfer that its sender gave up.
 func (p *partition) abort(t *transfer, reason string) {
 	p.end(t)
+	p.finished(t)
 	p.report.aborted(string(t.id), t.name, t.errorf("the sender gave it up: %s", reason))
 }
 
@@ -292,13 +309,13 @@ func (p *partition) giveUp(t *transfer, why error) {
 	p.end(t)
 	p.settled.add(t.id, gone)
 	p.report.failed(string(t.id), t.name, why)
+	p.conclude(t, protocol.StateFailed, why)
 }
 
-// end drops what there is of a transfer and lets the commit pass it.
+// end drops what there is of a transfer.
 func (p *partition) end(t *transfer) {
 	delete(p.transfers, t.id)
 	p.discard(t)
-	p.finished(t)
 }
 
 func (p *partition) discard(t *transfer) {
@@ -333,7 +350,6 @@ func (p *partition) parkOthers(current *transfer) {
 
 // inPlaceNow is told by the placer that a transfer is placed.
 func (p *partition) inPlaceNow(t *transfer) {
-	p.finished(t)
 	if p.placer.conflict == ConflictRename || p.placer.conflict == ConflictFail {
 		return // the other one has its say when it is whole
 	}
@@ -360,7 +376,9 @@ func (p *partition) supersede() {
 		if began, ok := newer[t.name]; ok && began > t.beginsAt {
 			p.end(t)
 			p.settled.add(t.id, placed)
-			p.report.dropped(string(t.id), t.name, t.errorf("it was sent again and has arrived"))
+			why := t.errorf("it was sent again and has arrived")
+			p.report.dropped(string(t.id), t.name, why)
+			p.conclude(t, protocol.StateSkipped, why)
 		}
 	}
 }
@@ -378,6 +396,7 @@ func (p *partition) sweep(now time.Time, final bool) {
 			if p.abandon > 0 && over(t, p.abandon, min(p.abandon, sweepGrace)) {
 				p.end(t)
 				p.settled.add(t.id, gone)
+				p.conclude(t, protocol.StateFailed, t.errorf("its key was not here for %s: it is given up", p.abandon))
 				p.log.Warn().Str("topic", p.topic).Str("transfer", string(t.id)).Stringer("after", p.abandon).
 					Msg("an encrypted file whose key is not here is given up: the next run begins behind it")
 			}

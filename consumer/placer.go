@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"mft/protocol"
 )
 
 const (
@@ -33,6 +35,7 @@ type placer struct {
 
 	conflict Conflict
 	hooks    *hooks
+	receipts *receipts
 
 	slots chan struct{}  // bounds what is queued, so that the channels below never block
 	mu    sync.Mutex     // keeps both channels in the same order
@@ -52,14 +55,19 @@ type placeJob struct {
 	ready   chan struct{} // closed when prepare is done
 	err     error         // why it is not placed; first of prepare
 	tries   int           // of its hook
+	receipt protocol.Receipt
+	settled func() // called when all is done; nil: nobody waits
 }
 
 // errDropped ends the work on a transfer that is not this receiver's any more.
 var errDropped = errors.New("dropped")
 
-func newPlacer(stopping context.Context, cfg *FilesConfig, target *target, report *reporter) *placer {
+// errRepeated ends the work on a transfer that the group has placed already.
+var errRepeated = errors.New("repeated")
+
+func newPlacer(stopping context.Context, cfg *FilesConfig, target *target, report *reporter, receipts *receipts) *placer {
 	p := &placer{
-		log: cfg.Logger, target: target, report: report, stopping: stopping, conflict: cfg.OnConflict,
+		log: cfg.Logger, target: target, report: report, receipts: receipts, stopping: stopping, conflict: cfg.OnConflict,
 		slots:  make(chan struct{}, placeQueue),
 		work:   make(chan *placeJob, placeQueue),
 		order:  make(chan *placeJob, placeQueue),
@@ -111,7 +119,7 @@ func (p *placer) submit(t *transfer) error {
 
 func (p *placer) worker() {
 	for job := range p.work {
-		job.err = p.persist(job.part, job.prepare)
+		job.err = p.persist(job.part.dropped, job.prepare)
 		close(job.ready)
 	}
 }
@@ -119,11 +127,11 @@ func (p *placer) worker() {
 // persist does something with the file system until it works: errors that may
 // pass are told once and tried again. What it returns is nil, errDropped, a
 // *TransferError, a *RefusedError, or one that nothing can be done about.
-func (p *placer) persist(part *partition, do func() error) error {
+func (p *placer) persist(dropped <-chan struct{}, do func() error) error {
 	wait := troubleWait
 	for tries := 0; ; tries++ {
 		select {
-		case <-part.dropped:
+		case <-dropped:
 			return errDropped
 		case <-p.failed:
 			return errDropped
@@ -141,7 +149,7 @@ func (p *placer) persist(part *partition, do func() error) error {
 		}
 		select {
 		case <-time.After(wait):
-		case <-part.dropped:
+		case <-dropped:
 		case <-p.failed:
 		case <-p.stopping.Done():
 			return errDropped
@@ -190,7 +198,7 @@ func (p *placer) finisher() {
 }
 
 // finish gives a group of prepared transfers their names, makes that durable
-// and marks them done.
+// and has their receipts written.
 func (p *placer) finish(group []*placeJob) {
 	for len(group) > 0 {
 		n := p.decide(group)
@@ -207,7 +215,7 @@ func (p *placer) decide(group []*placeJob) int {
 		if job.err != nil || job.dir {
 			continue
 		}
-		job.err = p.persist(job.part, func() error { return p.judge(job) })
+		job.err = p.persist(job.part.dropped, func() error { return p.judge(job) })
 		if job.err != nil || p.overwrites() {
 			continue
 		}
@@ -229,14 +237,16 @@ func (p *placer) judge(job *placeJob) (err error) {
 
 // place places transfers whose names are decided:
 //
-//  1. they get their names,
-//  2. their directories are made durable, all at once,
-//  3. it is told, and their hooks are run; see conclude for what follows.
+//  1. their intents are made durable, all at once,
+//  2. they get their names,
+//  3. their directories are made durable, all at once,
+//  4. it is told, and their hooks are run; see conclude for what follows.
 func (p *placer) place(group []*placeJob) {
+	p.intend(group)
 	inPlace := 0
 	for _, job := range group {
 		if job.err == nil && !job.skip {
-			job.err = p.persist(job.part, func() error { return p.rename(job) })
+			job.err = p.persist(job.part.dropped, func() error { return p.rename(job) })
 		}
 		switch {
 		case job.err != nil:
@@ -244,6 +254,7 @@ func (p *placer) place(group []*placeJob) {
 		case job.skip:
 			p.settleSkipped(job)
 		default:
+			p.target.work.intents.placed(job.id)
 			inPlace++
 		}
 	}
@@ -253,8 +264,7 @@ func (p *placer) place(group []*placeJob) {
 		}
 	}
 	for _, job := range group {
-		if job.err != nil || job.skip {
-			p.release(job)
+		if job.err != nil || job.skip { // settled
 			continue
 		}
 		select {
@@ -263,20 +273,81 @@ func (p *placer) place(group []*placeJob) {
 			continue
 		default:
 		}
+		p.receipts.placed.add(job.id)
 		p.report.placed(job.transfer, job.as)
-		if p.hooks.wants(job) {
-			p.hooks.queue <- job
-		} else {
-			p.conclude(job)
+		p.attend(job)
+	}
+}
+
+// intend makes it known, durably, that transfers are about to get their names.
+// What the group has placed already is left out.
+func (p *placer) intend(group []*placeJob) {
+	seen := make(map[protocol.TransferID]bool, len(group))
+	var list []*intent
+	for _, job := range group {
+		switch {
+		case job.err != nil:
+			continue
+		case seen[job.id] || p.receipts.placed.has(job.id):
+			job.err = errRepeated
+			continue
+		case job.skip:
+			continue
+		}
+		seen[job.id] = true
+		var in *intent
+		if in, job.receipt = p.receipts.intentOf(job); !job.dir { // making a directory twice is making it once
+			list = append(list, in)
+		}
+	}
+	if err := p.persist(nil, func() error { return p.target.work.intents.write(list) }); err != nil {
+		for _, job := range group {
+			if job.err == nil {
+				job.err = err
+			}
 		}
 	}
 }
 
-// conclude marks a transfer done that is in place and whose hook was run: the
-// group's offset may pass it.
+// disown takes the intent of a transfer back, which will not get its name, and
+// then removes its temporary file: never the other way round.
+func (p *placer) disown(job *placeJob) error {
+	if err := p.persist(nil, func() error { return p.target.work.intents.void(job.id) }); err != nil {
+		if !errors.Is(err, errDropped) {
+			p.fail(fmt.Errorf("receiving into %s: %w", p.target.dir, err))
+		}
+		return err
+	}
+	return job.discard()
+}
+
+// attend has the hook run of a transfer that is in place, if there is one, and
+// concludes it.
+func (p *placer) attend(job *placeJob) {
+	if p.hooks.wants(job) {
+		p.hooks.queue <- job
+	} else {
+		p.conclude(job)
+	}
+}
+
+// conclude has the receipt written of a transfer that is in place and whose
+// hook was run. Once that is acknowledged, the group's offset may pass it.
 func (p *placer) conclude(job *placeJob) {
 	job.part.inPlaceNow(job.transfer)
-	p.release(job)
+	handed := p.receipts.send(job.receipt, nil, func(acked bool) {
+		if acked { // else it stays until the offset has passed it
+			p.target.work.intents.forget(job.id)
+		}
+		job.part.finished(job.transfer)
+		if job.settled != nil {
+			job.settled()
+		}
+		p.release(job)
+	})
+	if !handed { // the next run takes it up
+		p.release(job)
+	}
 }
 
 // release makes room for another transfer.
@@ -306,6 +377,9 @@ func (p *placer) rename(job *placeJob) error {
 			return err
 		}
 	}
+	if job.skip {
+		return p.disown(job)
+	}
 	return t.discard()
 }
 
@@ -322,21 +396,28 @@ func (p *placer) settleSkipped(job *placeJob) {
 	if err := job.discard(); err != nil {
 		p.log.Warn().Str("dir", p.target.dir).Err(err).Msg("a temporary file could not be removed")
 	}
-	job.part.finished(job.transfer)
-	p.report.skipped(string(job.id), job.name, "another file of that name is there")
+	const reason = "another file of that name is there"
+	p.report.skipped(string(job.id), job.name, reason)
+	job.part.conclude(job.transfer, protocol.StateSkipped, errors.New(reason))
+	p.release(job)
 }
 
 // settleFailure ends a transfer that was not placed: it is refused or failed
 // and done with, or dropped, or it ends the run.
 func (p *placer) settleFailure(job *placeJob) {
-	if err := job.discard(); err != nil {
+	defer p.release(job)
+	if err := p.disown(job); err != nil && !errors.Is(err, errDropped) {
 		p.log.Warn().Str("dir", p.target.dir).Err(err).Msg("a temporary file could not be removed")
 	}
 	switch job.err.(type) {
 	case *RefusedError, *TransferError:
-		job.part.finished(job.transfer)
 		job.part.settled.add(job.id, gone)
 		p.report.failed(string(job.id), job.name, job.err)
+		job.part.conclude(job.transfer, protocol.StateFailed, job.err)
+		return
+	}
+	if errors.Is(job.err, errRepeated) {
+		job.part.repeated(job.id, job.beginsAt)
 		return
 	}
 	if !errors.Is(job.err, errDropped) {

@@ -32,7 +32,9 @@ func (p *partition) unopened(err error, r *kgo.Record) bool {
 	}
 	t := &transfer{id: missing.Transfer, part: p, beginsAt: r.Offset, locked: true, recordTime: r.Timestamp, seen: time.Now()}
 	p.transfers[t.id] = t
-	p.report.failed(string(t.id), "", t.errorf("%v: a run with the key receives it", missing))
+	why := t.errorf("%v: a run with the key receives it", missing)
+	p.report.failed(string(t.id), "", why)
+	p.tell(t.id, why)
 	return true
 }
 

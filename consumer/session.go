@@ -266,8 +266,17 @@ func (s *session) newPartition(id int32, start int64, n note) *partition {
 			start = whole.end
 		}
 	}
+	moved := make(chan struct{}, 1)
 	p := &partition{
-		id: id, topic: s.cfg.Topic, target: s.target, placer: s.placer, report: s.report, log: s.cfg.Logger, changed: s.kick,
+		id: id, topic: s.cfg.Topic, target: s.target, placer: s.placer, report: s.report, log: s.cfg.Logger, moved: moved,
+		receipts: s.receipts, born: time.Now(),
+		changed: func() {
+			s.kick()
+			select {
+			case moved <- struct{}{}:
+			default:
+			}
+		},
 		route: s.cfg.Route, keys: s.cfg.Keys, acceptPlain: s.cfg.AcceptPlain, fatal: s.end,
 		ledger: newLedger(start), inPlace: make(map[int64]bool), midway: start >= 0, until: until, abandon: s.cfg.AbandonAfter,
 		transfers: make(map[protocol.TransferID]*transfer), settled: newOutcomes(maxSettledIDs), stable: -1,
@@ -316,6 +325,10 @@ func (s *session) giveBack(ids []int32, commit bool) {
 	if commit {
 		ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 		defer cancel()
+		// What got its name is told before the next owner looks what did.
+		for _, p := range parts {
+			s.awaitPlaced(ctx, p)
+		}
 		if err := s.commit(ctx, parts); err != nil {
 			s.cfg.Logger.Debug().Err(err).Msg("committing before partitions are given back; their next owner repeats some work")
 		}
@@ -383,6 +396,7 @@ func (s *session) close() error {
 		s.awaitPlaced(ctx, p)
 		if reached {
 			p.unfinished(time.Now())
+			s.awaitPlaced(ctx, p) // the receipts of what was given up
 		}
 	}
 	gone := errors.Is(cause, errTopicGone) || errors.Is(cause, errTopicNew)
@@ -397,11 +411,12 @@ func (s *session) close() error {
 	return cause
 }
 
-// awaitPlaced waits until the placer has done all of a partition, or drops it.
+// awaitPlaced waits until the placer has done all of a partition, and its
+// receipts are acknowledged, or drops it.
 func (s *session) awaitPlaced(ctx context.Context, p *partition) {
 	for p.placing.Load() > 0 {
 		select {
-		case <-s.change:
+		case <-p.moved:
 		case <-s.placer.failed:
 			p.stop(true)
 			return

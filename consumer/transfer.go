@@ -42,6 +42,7 @@ type transfer struct {
 	file   *os.File // open temporary file; nil when held, empty, or closed for a while
 	temp   string   // name of the temporary file in the work directory; "" when there is none
 	end    *protocol.End
+	sum    string // the digest of what is in the temporary file, once that is checked
 
 	locked bool             // it is encrypted, and its key is not here
 	opener *protocol.Opener // nil: it is not encrypted
@@ -301,10 +302,14 @@ func (t *transfer) verify() error {
 	sum := hex.EncodeToString(t.digest.Sum(nil))
 	if sum != t.end.Digest {
 		return t.errorf("its content does not match its digest: %s %s was announced, %s arrived: send it again",
-			cmp.Or(t.algorithm, protocol.DigestXXH3), cmp.Or(t.end.Digest, "(none)"), sum)
+			t.digestKind(), cmp.Or(t.end.Digest, "(none)"), sum)
 	}
+	t.sum = sum
 	return nil
 }
+
+// digestKind is the kind of digest that is computed of it.
+func (t *transfer) digestKind() string { return cmp.Or(t.algorithm, protocol.DigestXXH3) }
 
 // syncError is a failed fsync: what is on the disk is not known, so trying
 // again would prove nothing.

@@ -22,8 +22,10 @@ import (
 //	pid     its process id, for the message to the second one
 //	member  its name in the consumer group (instance id), so that a receiver
 //	        that was killed and started again takes its partitions back at once
+//	placed  which files it is placing: see intents
 //
-// A receiver that stops cleanly removes all of it.
+// A receiver that stops cleanly removes all of it, but for intents that nobody
+// else knows of yet.
 const workDir = ".mft-partial"
 
 const (
@@ -53,6 +55,8 @@ type work struct {
 	lock   *flock.Flock
 	member string // instance id
 	temps  atomic.Int64
+
+	intents *intents
 }
 
 // tempName is a name for a new temporary file. The id tells a person what it
@@ -77,7 +81,10 @@ func openWork(dir string, root *os.Root) (*work, error) {
 	if w.root, err = root.OpenRoot(workDir); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the work directory: %w", err), w.lock.Unlock())
 	}
-	if err := w.prepare(); err != nil {
+	if w.intents, err = openIntents(w.root, filepath.Join(w.path, placedFile)); err == nil {
+		err = w.prepare()
+	}
+	if err != nil {
 		return nil, errors.Join(err, w.root.Close(), w.lock.Unlock())
 	}
 	return w, nil
@@ -119,7 +126,7 @@ func lockDir(dir, path string, root *os.Root) (*flock.Flock, error) {
 
 // prepare removes leftovers and writes who works here.
 func (w *work) prepare() error {
-	if err := w.clear(lockFile, memberFile); err != nil {
+	if err := w.clear(lockFile, memberFile, placedFile); err != nil {
 		return err
 	}
 	if err := w.root.WriteFile(pidFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
@@ -159,7 +166,15 @@ next:
 // close removes the work directory and gives the lock back. The lock's file
 // goes while the lock is held, where the system allows that; lockDir notices.
 func (w *work) close(root *os.Root) error {
-	errs := []error{w.clear(lockFile)}
+	keep := []string{lockFile}
+	stay, err := w.intents.close()
+	if stay {
+		keep = append(keep, placedFile)
+	}
+	errs := []error{err}
+	if err == nil {
+		errs = append(errs, w.clear(keep...))
+	}
 	if removeOpenFiles {
 		errs = append(errs, w.root.Remove(lockFile))
 	}
@@ -168,7 +183,7 @@ func (w *work) close(root *os.Root) error {
 		errs = append(errs, ignoreTaken(root.Remove(workDir)))
 	}
 	errs = append(errs, w.lock.Unlock())
-	if !removeOpenFiles {
+	if !removeOpenFiles && !stay && err == nil {
 		errs = append(errs, ignoreTaken(root.RemoveAll(workDir)))
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -92,13 +92,20 @@ func (r *Receipt) wire() receiptJSON {
 
 // Encode makes the record of a receipt: in clear, or as it was sealed.
 func (r *Receipt) Encode() (key, value []byte, headers []Header) {
-	headers = []Header{{HeaderKind, []byte(KindReceipt)}}
 	w := r.wire()
 	if r.IsSealed() {
 		w = receiptJSON{Version: w.Version, Transfer: w.Transfer, State: w.State, Group: w.Group, Host: w.Host, Client: w.Client, Time: w.Time, Sealed: r.Sealed}
+	}
+	return []byte(r.Transfer), encodeJSON(w), ReceiptHeaders(r.IsSealed())
+}
+
+// ReceiptHeaders are the headers of a receipt's record.
+func ReceiptHeaders(sealed bool) []Header {
+	headers := []Header{{HeaderKind, []byte(KindReceipt)}}
+	if sealed {
 		headers = append(headers, Header{HeaderSealed, []byte(sealedVersion)})
 	}
-	return []byte(r.Transfer), encodeJSON(w), headers
+	return headers
 }
 
 // ParseReceipt reads a record of a receipts topic. Of one that is encrypted it
