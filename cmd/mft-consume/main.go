@@ -27,9 +27,10 @@ type options struct {
 	timeout time.Duration
 
 	// files
-	dir     string
-	once    bool
-	abandon time.Duration
+	dir        string
+	once       bool
+	abandon    time.Duration
+	noReceipts bool
 
 	decryptKeys        []string
 	decryptPassphrases []string
@@ -121,6 +122,7 @@ when a command of --exec failed.`,
 	flags.BoolVar(&o.once, "once", false, "stop when everything that is in the topic now is received")
 	flags.DurationVar(&o.abandon, "abandon-after", consumer.DefaultAbandonAfter, "give up a file when nothing of it has come for this `TIME`; 0: never")
 
+	flags.BoolVar(&o.noReceipts, "no-receipts", false, "write no receipts to TOPIC.receipts; the group then remembers less of what it has placed")
 	flags.StringVar(&o.onConflict, "on-conflict", string(consumer.ConflictOverwrite), "`WHAT` to do when another file has the name: overwrite, rename (to 'name (1).ext'), skip or fail")
 	flags.StringVar(&o.route, "route", "", "place files by `TEMPLATE`, as {topic}/{date}/{name}")
 	flags.StringVar(&o.exec, "exec", "", "run `COMMAND` after each file is in place; {} stands for the file, and variables name it (MFT_FILE, ...)")
@@ -151,7 +153,7 @@ when a command of --exec failed.`,
 
 // Flags that say something only about files, about records, about --embedded.
 var (
-	fileFlags     = []string{"once", "abandon-after", "progress", "on-conflict", "route", "exec", "exec-timeout", "exec-tries", "exec-parallel", "decrypt-key", "decrypt-passphrase-file", "decrypt-passphrase", "accept-plain"}
+	fileFlags     = []string{"once", "abandon-after", "progress", "no-receipts", "on-conflict", "route", "exec", "exec-timeout", "exec-tries", "exec-parallel", "decrypt-key", "decrypt-passphrase-file", "decrypt-passphrase", "accept-plain"}
 	recordFlags   = []string{"follow", "count", "from", "partition", "format"}
 	embeddedFlags = []string{"listen", "data"}
 )

@@ -67,6 +67,9 @@ func (r *runner) receive(ctx context.Context, destinations []config.Transfer) er
 		err = work(ctx)
 	}
 	progress.Close()
+	if total.Repeated > 0 && !r.JSON && r.Progress != terminal.Never {
+		fmt.Fprintf(r.err, "left alone: %s that this group has placed before; another group (-g) receives all\n", terminal.Count(total.Repeated, "file"))
+	}
 	switch {
 	case err != nil:
 		return err
@@ -128,6 +131,7 @@ func (r *runner) receiveAll(ctx context.Context, destinations []config.Transfer,
 			Dir:          t.Destination.Path,
 			Once:         r.once,
 			AbandonAfter: r.abandon,
+			NoReceipts:   r.noReceipts || t.Destination.NoReceipts,
 			Keys:         rings[i],
 			AcceptPlain:  r.acceptPlain || t.Encryption != nil && t.Encryption.AcceptPlain,
 			Events: consumer.Events{
@@ -157,6 +161,7 @@ func (r *runner) receiveAll(ctx context.Context, destinations []config.Transfer,
 	for _, s := range sums {
 		total.Files, total.Dirs, total.Bytes = total.Files+s.Files, total.Dirs+s.Dirs, total.Bytes+s.Bytes
 		total.Hooks += s.Hooks
+		total.Repeated += s.Repeated
 		total.Refused, total.Failed, total.Unfinished = total.Refused+s.Refused, total.Failed+s.Failed, total.Unfinished+s.Unfinished
 	}
 	return total, err

@@ -88,6 +88,7 @@ type Watch struct {
 type Destination struct {
 	Path       string
 	OnConflict string // overwrite, rename, skip or fail; "": not given
+	NoReceipts bool   // write none
 	Route      string // a template of names; "": not given
 	Exec       *Exec  // what is run after each file; nil: not given
 }

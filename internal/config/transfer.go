@@ -289,10 +289,11 @@ func readDestination(v value) *Destination {
 	}
 	m := newMapping(v.r, v.node, v.key)
 	m.take("path", func(v value) { d.Path = v.string() })
+	m.take("receipts", func(v value) { d.NoReceipts = !v.bool() })
 	m.take("on_conflict", func(v value) { d.OnConflict = v.oneOf("overwrite", "rename", "skip", "fail") })
 	m.take("route", func(v value) { d.Route = v.string() })
 	m.take("exec", func(v value) { d.Exec = readExec(v) })
-	m.done("path", "on_conflict", "route", "exec")
+	m.done("path", "on_conflict", "route", "exec", "receipts")
 	if d.Path == "" {
 		v.fail("a destination needs a path: write path: DIRECTORY")
 	}
