@@ -19,7 +19,7 @@ func (p *partition) recall() bool {
 		return err == nil
 	case <-p.quit:
 		cancel()
-		<-loaded
+		_ = <-loaded // that it was stopped
 		return false
 	}
 }
