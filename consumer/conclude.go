@@ -12,14 +12,14 @@ import (
 func (p *partition) recall() bool {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	loaded := make(chan error, 1)
-	go func() { loaded <- p.receipts.load(ctx, p.born) }()
+	loaded := make(chan bool, 1)
+	go func() { loaded <- p.receipts.load(ctx, p.born) == nil }()
 	select {
-	case err := <-loaded:
-		return err == nil
+	case ok := <-loaded:
+		return ok
 	case <-p.quit:
 		cancel()
-		_ = <-loaded // that it was stopped
+		<-loaded
 		return false
 	}
 }
