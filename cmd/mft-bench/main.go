@@ -52,7 +52,7 @@ func newBench() *cobra.Command {
 	flags.Int16Var(&o.replicas, "replicas", -1, "replicas of a topic that is created; -1: the broker's default")
 	flags.StringToStringVar(&o.configs, "topic-config", nil, "settings of a topic that is created, `KEY=VALUE`")
 	flags.DurationVar(&o.timeout, "timeout", 10*time.Minute, "give up after this `TIME`")
-	cmd.AddCommand(newProduce(&o), newConsume(&o), newLatency(&o))
+	cmd.AddCommand(newProduce(&o), newConsume(&o), newLatency(&o), newFirstAck(&o))
 	return cmd
 }
 
@@ -76,6 +76,16 @@ func (o *options) bytes() (int, error) {
 
 // with creates the topic, runs a measurement and prints what it found.
 func (o *options) with(cmd *cobra.Command, more []kgo.Opt, run func(context.Context, bench.Config) (any, error)) error {
+	return o.measure(cmd, more, func(ctx context.Context, cfg bench.Config) (any, error) {
+		if err := bench.CreateTopic(ctx, cfg, o.partitions, o.replicas, o.configs); err != nil {
+			return nil, command.Hintf(err, "is a broker running at that address? name it with -b HOST:PORT")
+		}
+		return run(ctx, cfg)
+	})
+}
+
+// measure runs a measurement and prints what it found.
+func (o *options) measure(cmd *cobra.Command, more []kgo.Opt, run func(context.Context, bench.Config) (any, error)) error {
 	if o.topic == "" {
 		return command.Usagef("no topic: name one with -t TOPIC; it is created when missing")
 	}
@@ -88,9 +98,6 @@ func (o *options) with(cmd *cobra.Command, more []kgo.Opt, run func(context.Cont
 	ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)
 	defer cancel()
 	cfg := bench.Config{Brokers: o.Brokers, Topic: o.topic, Clients: o.clients, Options: more}
-	if err := bench.CreateTopic(ctx, cfg, o.partitions, o.replicas, o.configs); err != nil {
-		return command.Hintf(err, "is a broker running at that address? name it with -b HOST:PORT")
-	}
 	found, err := run(ctx, cfg)
 	if err != nil {
 		return err
@@ -111,6 +118,8 @@ func (o *options) print(w io.Writer, found any) error {
 			fmt.Fprint(w, "acks: ")
 			printLatency(w, r.Acks)
 		}
+	case firstAck:
+		fmt.Fprintf(w, "first acknowledgement at %s\n", r.Acked.Format(time.RFC3339Nano))
 	case *bench.Latency:
 		fmt.Fprint(w, "end to end: ")
 		printLatency(w, r)

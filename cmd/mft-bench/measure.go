@@ -15,6 +15,7 @@ func newProduce(o *options) *cobra.Command {
 	var (
 		records        int64
 		duration       time.Duration
+		rate           float64
 		acks, compress string
 		linger         time.Duration
 		text           bool
@@ -28,23 +29,27 @@ func newProduce(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if records < 0 || records == 0 && duration <= 0 {
+			if records < 0 || rate < 0 || records == 0 && duration <= 0 {
 				return command.Usagef("produce what? give --records N or --duration TIME")
+			}
+			if records > 0 && !cmd.Flags().Changed("duration") {
+				duration = 0
 			}
 			opts, err := producerOptions(acks, compress, linger, size)
 			if err != nil {
 				return err
 			}
 			return o.with(cmd, opts, func(ctx context.Context, cfg bench.Config) (any, error) {
-				return bench.Produce(ctx, bench.ProduceConfig{Config: cfg, Size: size, Records: records, Duration: duration, Random: !text})
+				return bench.Produce(ctx, bench.ProduceConfig{Config: cfg, Size: size, Records: records, Duration: duration, Rate: rate, Random: !text})
 			})
 		},
 	}
 	flags := cmd.Flags()
 	o.sizeFlag(cmd)
 	o.clientsFlag(cmd, "produce")
-	flags.Int64Var(&records, "records", 0, "produce `N` records in all (default: as many as --duration allows)")
+	flags.Int64Var(&records, "records", 0, "produce `N` records in all (default: as many as --duration allows; with both, what comes first)")
 	flags.DurationVar(&duration, "duration", 10*time.Second, "without --records: produce for this `TIME`")
+	flags.Float64Var(&rate, "rate", 0, "records `A SECOND`; acknowledgements are then timed from when a record was to be sent (default: as fast as they are taken)")
 	flags.StringVar(&acks, "acks", "all", "wait for acknowledgements: all, 1 or 0")
 	flags.StringVar(&compress, "compress", "none", "compress batches: none, gzip, snappy, lz4, zstd")
 	flags.DurationVar(&linger, "linger", 0, "wait this `TIME` for a batch to fill")
@@ -93,6 +98,7 @@ func newLatency(o *options) *cobra.Command {
 	var (
 		rate             float64
 		duration, warmUp time.Duration
+		consumers        int
 	)
 	cmd := &cobra.Command{
 		Use:   "latency -t TOPIC",
@@ -106,8 +112,11 @@ func newLatency(o *options) *cobra.Command {
 			if rate <= 0 || duration <= 0 || warmUp < 0 {
 				return command.Usagef("give a --rate and a --duration above zero")
 			}
+			if consumers < 1 || consumers > 10_000 {
+				return command.Usagef("--consumers %d: use 1 to 10000", consumers)
+			}
 			return o.with(cmd, nil, func(ctx context.Context, cfg bench.Config) (any, error) {
-				return bench.EndToEnd(ctx, bench.LatencyConfig{Config: cfg, Size: size, Rate: rate, Duration: duration, WarmUp: warmUp})
+				return bench.EndToEnd(ctx, bench.LatencyConfig{Config: cfg, Size: size, Rate: rate, Duration: duration, WarmUp: warmUp, Consumers: consumers})
 			})
 		},
 	}
@@ -115,6 +124,26 @@ func newLatency(o *options) *cobra.Command {
 	o.sizeFlag(cmd)
 	flags.Float64Var(&rate, "rate", 1000, "records `A SECOND`")
 	flags.DurationVar(&duration, "duration", 10*time.Second, "measure for this `TIME`")
+	flags.IntVar(&consumers, "consumers", 1, "how many consumers get every record")
 	flags.DurationVar(&warmUp, "warm-up", time.Second, "and run for this `TIME` before counting")
 	return cmd
+}
+
+// firstAck is when the first acknowledgement came.
+type firstAck struct {
+	Acked time.Time `json:"acked"`
+}
+
+func newFirstAck(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "first-ack -t TOPIC",
+		Short: "Wait for a broker that is yet to start, and tell when it acknowledged a first record",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return o.measure(cmd, nil, func(ctx context.Context, cfg bench.Config) (any, error) {
+				at, err := bench.FirstAck(ctx, cfg, o.configs)
+				return firstAck{at}, err
+			})
+		},
+	}
 }

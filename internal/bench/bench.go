@@ -7,13 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"mft/internal/measure"
 )
 
 // Config is what the measurements have in common.
@@ -28,57 +28,10 @@ type Config struct {
 }
 
 // Result is what a measurement of throughput found.
-type Result struct {
-	Records   int64   `json:"records"`
-	Bytes     int64   `json:"bytes"` // of the records' values
-	Seconds   float64 `json:"seconds"`
-	PerSecond float64 `json:"records_per_second"`
-	MBPerS    float64 `json:"mb_per_second"` // 1 MB = 1e6 bytes
-	// ClientCPU is the CPU time of this process, user and system, in seconds;
-	// 0 where the system does not tell.
-	ClientCPU float64 `json:"client_cpu_seconds"`
-	// Acks is how long acknowledgements took, for producers.
-	Acks *Latency `json:"acks,omitempty"`
-}
+type Result = measure.Result
 
 // Latency is a distribution, in milliseconds.
-type Latency struct {
-	Count int64   `json:"count"`
-	Min   float64 `json:"min_ms"`
-	P50   float64 `json:"p50_ms"`
-	P90   float64 `json:"p90_ms"`
-	P99   float64 `json:"p99_ms"`
-	P999  float64 `json:"p99.9_ms"`
-	P9999 float64 `json:"p99.99_ms"`
-	Max   float64 `json:"max_ms"`
-}
-
-// newHistogram counts from a microsecond to ten minutes, to three digits.
-func newHistogram() *hdrhistogram.Histogram {
-	return hdrhistogram.New(1, (10 * time.Minute).Microseconds(), 3)
-}
-
-func record(h *hdrhistogram.Histogram, d time.Duration) error {
-	return h.RecordValue(max(1, min(d.Microseconds(), h.HighestTrackableValue())))
-}
-
-func latency(h *hdrhistogram.Histogram) *Latency {
-	ms := func(q float64) float64 { return float64(h.ValueAtQuantile(q)) / 1000 }
-	return &Latency{
-		Count: h.TotalCount(), Min: float64(h.Min()) / 1000, Max: float64(h.Max()) / 1000,
-		P50: ms(50), P90: ms(90), P99: ms(99), P999: ms(99.9), P9999: ms(99.99),
-	}
-}
-
-// result completes a measurement that began at start with cpu seconds used.
-func result(records, bytes int64, start time.Time, cpu float64) Result {
-	s := time.Since(start).Seconds()
-	return Result{
-		Records: records, Bytes: bytes, Seconds: s,
-		PerSecond: float64(records) / s, MBPerS: float64(bytes) / 1e6 / s,
-		ClientCPU: cpuSeconds() - cpu,
-	}
-}
+type Latency = measure.Latency
 
 func (c *Config) client(more ...kgo.Opt) (*kgo.Client, error) {
 	opts := append([]kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID("mft-bench"), kgo.DisableClientMetrics()}, c.Options...)
@@ -125,21 +78,4 @@ func led(t kadm.TopicDetail) bool {
 		}
 	}
 	return len(t.Partitions) > 0
-}
-
-// payload returns size bytes; random ones do not compress, others do.
-func payload(size int, random bool, seed uint64) []byte {
-	b := make([]byte, size)
-	if random {
-		var key [32]byte
-		key[0], key[1] = byte(seed), byte(seed>>8)
-		_, _ = rand.NewChaCha8(key).Read(b) // never fails
-		return b
-	}
-	words := []string{"order ", "payment ", "transfer ", "delivered ", "2026-01-31T12:00:00Z ", "status=ok "}
-	rng := rand.New(rand.NewPCG(seed, 2))
-	for at := 0; at < size; {
-		at += copy(b[at:], words[rng.IntN(len(words))])
-	}
-	return b
 }

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"net"
 	"path/filepath"
 	"testing"
 	"time"
@@ -16,8 +17,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // startBroker starts a broker and returns a configuration for it.
 func startBroker(t *testing.T) Config {
 	t.Helper()
+	return startBrokerOn(t, "127.0.0.1:0")
+}
+
+func startBrokerOn(t *testing.T, addr string) Config {
+	t.Helper()
 	cfg := broker.DefaultConfig()
-	cfg.Data, cfg.Listeners = filepath.Join(t.TempDir(), "data"), []broker.Listener{{Addr: "127.0.0.1:0"}}
+	cfg.Data, cfg.Listeners = filepath.Join(t.TempDir(), "data"), []broker.Listener{{Addr: addr}}
 	b, err := broker.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +89,58 @@ func TestLatencyCountsEveryRecord(t *testing.T) {
 	if l.Count != 200 || l.Min <= 0 || l.P50 < l.Min || l.Max < l.P9999 {
 		t.Errorf("%+v", l)
 	}
+	l, err = EndToEnd(ctx, LatencyConfig{Config: cfg, Size: 64, Rate: 500, Duration: 200 * time.Millisecond, Consumers: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Count != 300 { // each consumer gets each
+		t.Errorf("three consumers: %+v", l)
+	}
 	if _, err := EndToEnd(ctx, LatencyConfig{Config: cfg, Size: 8, Rate: 500, Duration: time.Second}); err == nil {
 		t.Error("records without room for the time are no error")
+	}
+}
+
+func TestPaceOfProducing(t *testing.T) {
+	cfg, ctx := startBroker(t), testContext(t)
+	if err := CreateTopic(ctx, cfg, 1, -1, nil); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Clients = 2
+	sent, err := Produce(ctx, ProduceConfig{Config: cfg, Size: 100, Rate: 1000, Records: 200, Duration: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The last of each client's hundred is due after 198 ms.
+	if sent.Records != 200 || sent.Acks.Count != 200 || sent.Seconds < 0.198 {
+		t.Errorf("%+v, acks %+v", sent, sent.Acks)
+	}
+	if sent, err = Produce(ctx, ProduceConfig{Config: cfg, Size: 100, Rate: 1000, Records: 1 << 40, Duration: 50 * time.Millisecond}); err != nil || sent.Records > 100 {
+		t.Errorf("the time ends what the records do not: %+v %v", sent, err)
+	}
+}
+
+func TestFirstAckWaitsForTheBroker(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Brokers: []string{ln.Addr().String()}, Topic: "first"}
+	if err := ln.Close(); err != nil {
+		t.Fatal(err)
+	}
+	type result struct {
+		at  time.Time
+		err error
+	}
+	got := make(chan result, 1)
+	go func() {
+		at, err := FirstAck(testContext(t), cfg, nil)
+		got <- result{at, err}
+	}()
+	started := time.Now()
+	startBrokerOn(t, cfg.Brokers[0])
+	if r := <-got; r.err != nil || r.at.Before(started) {
+		t.Errorf("acknowledged at %v, %v", r.at, r.err)
 	}
 }

@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
+
+	"mft/internal/measure"
 )
 
 // Consume reads the topic from its beginning to where it ends now. Each of
@@ -20,7 +21,7 @@ func Consume(ctx context.Context, cfg Config) (Result, error) {
 		return Result{}, err
 	}
 	var records, bytes atomic.Int64
-	start, cpu := time.Now(), cpuSeconds()
+	run := measure.Start()
 	group, ctx := errgroup.WithContext(ctx)
 	for range max(1, cfg.Clients) {
 		group.Go(func() error { return cfg.consume(ctx, total, &records, &bytes) })
@@ -28,7 +29,7 @@ func Consume(ctx context.Context, cfg Config) (Result, error) {
 	if err := group.Wait(); err != nil {
 		return Result{}, err
 	}
-	return result(records.Load(), bytes.Load(), start, cpu), nil
+	return run.Result(records.Load(), bytes.Load()), nil
 }
 
 // records counts what is in the topic now.

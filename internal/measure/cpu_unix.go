@@ -1,11 +1,11 @@
 //go:build unix
 
-package bench
+package measure
 
 import "golang.org/x/sys/unix"
 
-// cpuSeconds is the CPU time that this process has used.
-func cpuSeconds() float64 {
+// CPUSeconds is the CPU time that this process has used.
+func CPUSeconds() float64 {
 	var u unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
 		return 0
