@@ -77,7 +77,9 @@ func get(ctx context.Context, o options) (any, error) {
 				continue
 			}
 			n.Objects++
-			group.Go(func() error { return fetch(getting, store, info.Name, filepath.Join(o.dir, filepath.FromSlash(info.Name))) })
+			group.Go(func() error {
+				return fetch(getting, store, info.Name, filepath.Join(o.dir, filepath.FromSlash(info.Name)))
+			})
 		case <-getting.Done():
 			return nil, group.Wait()
 		}

@@ -1,0 +1,80 @@
+package system
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// clockTicks is the unit of CPU time in /proc, which Linux fixes for programs at a hundredth of a second.
+const clockTicks = 100
+
+// CPU is how many seconds of CPU, user and system, the running program has used; false where the system does not tell.
+func (p *Process) CPU() (float64, bool) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid()))
+	if err != nil {
+		return 0, false
+	}
+	// The name, in parentheses, may hold anything; the fields after it are numbers.
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	if len(fields) < 13 {
+		return 0, false
+	}
+	user, err1 := strconv.ParseFloat(fields[11], 64)
+	system, err2 := strconv.ParseFloat(fields[12], 64)
+	return (user + system) / clockTicks, err1 == nil && err2 == nil
+}
+
+// RSS is the resident memory of the running program in bytes, and how much of it is not of files; false where the
+// system does not tell.
+func (p *Process) RSS() (all, anonymous int64, ok bool) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))
+	if err != nil {
+		return 0, 0, false
+	}
+	for line := range strings.Lines(string(text)) {
+		var kb int64
+		if n, err := fmt.Sscanf(line, "VmRSS: %d kB", &kb); n == 1 && err == nil {
+			all, ok = kb<<10, true
+		} else if n, err := fmt.Sscanf(line, "RssAnon: %d kB", &kb); n == 1 && err == nil {
+			anonymous = kb << 10
+		}
+	}
+	return all, anonymous, ok
+}
+
+// Peak watches the resident memory of a running program, ten times a second, until stop is called, which returns the
+// largest that was seen in bytes; false where the system does not tell.
+func (p *Process) Peak() (stop func() (int64, bool)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var (
+		peak int64
+		told bool
+		wg   sync.WaitGroup
+	)
+	wg.Go(func() {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			if rss, _, ok := p.RSS(); ok {
+				peak, told = max(peak, rss), true
+			}
+			select {
+			case <-tick.C:
+			case <-p.done:
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return func() (int64, bool) {
+		cancel()
+		wg.Wait()
+		return peak, told
+	}
+}
