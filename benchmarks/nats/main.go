@@ -54,7 +54,7 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&o.url, "s", nats.DefaultURL, "`URL` of the server")
 	flags.StringVar(&o.stream, "stream", "bench", "`NAME` of the stream, or of the bucket; created when missing")
 	flags.IntVar(&o.size, "size", 1024, "`BYTES` of a message")
-	flags.Int64Var(&o.records, "records", 0, "produce, get: `N` messages or objects")
+	flags.Int64Var(&o.records, "records", 0, "produce, consume, get: `N` messages or objects")
 	flags.Float64Var(&o.rate, "rate", 0, "produce, latency: messages a second; 0: as fast as they are taken")
 	flags.DurationVar(&o.duration, "duration", 0, "produce, latency: for this `TIME`")
 	flags.DurationVar(&o.warmUp, "warm-up", time.Second, "latency: and for this `TIME` before counting")

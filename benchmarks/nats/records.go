@@ -150,6 +150,9 @@ func consume(ctx context.Context, o options) (any, error) {
 	if total == 0 {
 		return nil, fmt.Errorf("stream %s is empty: produce to it first", o.stream)
 	}
+	if o.records > 0 {
+		total = min(total, o.records)
+	}
 	o.size = max(1, int(info.State.Bytes/info.State.Msgs))
 	var records, bytes atomic.Int64
 	run := measure.Start()

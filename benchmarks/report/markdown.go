@@ -42,7 +42,7 @@ var sections = []struct {
 	{CatchUp, "Catch-up reads while producing", "A consumer reads a backlog while 1,000 records of 1 KiB a second are produced: its rate, and how long acknowledgements take without and with it.",
 		[]column{{MBPerS, "read MB/s"}, {AckP99Alone, "ack p99 alone ms"}, {AckP99, "ack p99 meanwhile ms"}}},
 	{KafkaTools, "Kafka's own tools", "The same brokers under the tools that come with Kafka, records of 1 KiB.",
-		[]column{{MBPerS, "MB/s"}, {RecordsPerS, "records/s"}, {P50, "p50 ms"}, {P99, "p99 ms"}, {P999, "p99.9 ms"}}},
+		[]column{{MBPerS, "MB/s"}, {RecordsPerS, "records/s"}, {Mean, "mean ms"}, {P50, "p50 ms"}, {P99, "p99 ms"}, {P999, "p99.9 ms"}}},
 	{Files, "Files", "From starting the sender to the last file in its place. Brokers: `mft-produce` to `mft-consume`, through the topic's log on disk, digests checked, " +
 		"files fsynced; NATS: its object store, digests checked. The others send straight into the directory. What arrived was compared with what was sent after each.",
 		[]column{{Seconds, "s"}, {MBPerS, "MB/s"}, {BrokerCPU, "broker or daemon CPU s/GB"}, {ClientCPU, "both clients CPU s/GB"}, {RSSLoaded, "broker MiB"}}},

@@ -86,6 +86,7 @@ const (
 	P999        Metric = "p99.9_ms"
 	P9999       Metric = "p99.99_ms"
 	Max         Metric = "max_ms"
+	Mean        Metric = "mean_ms"
 	Seconds     Metric = "seconds"
 	FirstAck    Metric = "first_ack_ms"
 	RSSIdle     Metric = "rss_idle_mib"

@@ -142,8 +142,11 @@ func (t *Tools) kafkaCommand(dir, data, addr string) (Command, error) {
 	if err != nil {
 		return Command{}, err
 	}
-	if err := os.CopyFS(data, os.DirFS(t.Format)); err != nil {
-		return Command{}, err
+	if _, err := os.Stat(data); errors.Is(err, os.ErrNotExist) { // else it starts again
+		err = os.CopyFS(data, os.DirFS(t.Format))
+		if err != nil {
+			return Command{}, err
+		}
 	}
 	file := filepath.Join(dir, "server.properties")
 	if err := os.WriteFile(file, []byte(kafkaProperties(data, addr, controller)), 0o644); err != nil {

@@ -49,7 +49,7 @@ func (t *Tools) Client(b Broker, addr, what string, l Load) Command {
 			args = append(args, "--records", strconv.FormatInt(l.Records, 10))
 		}
 	case "consume":
-		args = append(args, "--clients", strconv.Itoa(l.Clients))
+		args = append(args, "--clients", strconv.Itoa(l.Clients), "--records", strconv.FormatInt(l.Records, 10))
 	case "latency":
 		args = append(args, "--size", strconv.Itoa(l.Size), "--consumers", strconv.Itoa(l.Clients), "--warm-up", l.WarmUp.String())
 	}

@@ -13,7 +13,8 @@ import (
 // clockTicks is the unit of CPU time in /proc, which Linux fixes for programs at a hundredth of a second.
 const clockTicks = 100
 
-// CPU is how many seconds of CPU, user and system, the running program has used; false where the system does not tell.
+// CPU is how many seconds of CPU, user and system, the running program has used, with children that have ended; false
+// where the system does not tell.
 func (p *Process) CPU() (float64, bool) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid()))
 	if err != nil {
@@ -21,12 +22,19 @@ func (p *Process) CPU() (float64, bool) {
 	}
 	// The name, in parentheses, may hold anything; the fields after it are numbers.
 	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	if len(fields) < 13 {
+	const first, last = 11, 14 // user, system, and both of children
+	if len(fields) <= last {
 		return 0, false
 	}
-	user, err1 := strconv.ParseFloat(fields[11], 64)
-	system, err2 := strconv.ParseFloat(fields[12], 64)
-	return (user + system) / clockTicks, err1 == nil && err2 == nil
+	ticks := 0.0
+	for _, f := range fields[first : last+1] {
+		n, err := strconv.ParseFloat(f, 64)
+		if err != nil {
+			return 0, false
+		}
+		ticks += n
+	}
+	return ticks / clockTicks, true
 }
 
 // RSS is the resident memory of the running program in bytes, and how much of it is not of files; false where the

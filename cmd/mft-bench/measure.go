@@ -81,16 +81,21 @@ func producerOptions(acks, compress string, linger time.Duration, size int) ([]k
 }
 
 func newConsume(o *options) *cobra.Command {
+	var records int64
 	cmd := &cobra.Command{
 		Use:   "consume -t TOPIC",
 		Short: "Read a topic from its beginning to its present end; each client reads all of it",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if records < 0 {
+				return command.Usagef("--records %d: give a number above zero", records)
+			}
 			opts := []kgo.Opt{kgo.FetchMaxPartitionBytes(16 << 20), kgo.FetchMaxBytes(64 << 20)}
-			return o.with(cmd, opts, func(ctx context.Context, cfg bench.Config) (any, error) { return bench.Consume(ctx, cfg) })
+			return o.with(cmd, opts, func(ctx context.Context, cfg bench.Config) (any, error) { return bench.Consume(ctx, cfg, records) })
 		},
 	}
 	o.clientsFlag(cmd, "consume")
+	cmd.Flags().Int64Var(&records, "records", 0, "read the first `N` records only (default: all)")
 	return cmd
 }
 

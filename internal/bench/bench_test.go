@@ -52,7 +52,7 @@ func TestEveryRecordIsCounted(t *testing.T) {
 	if err := CreateTopic(ctx, cfg, 3, -1, map[string]string{"write.caching": "true"}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Consume(ctx, cfg); err == nil {
+	if _, err := Consume(ctx, cfg, 0); err == nil {
 		t.Error("reading an empty topic is no error")
 	}
 	cfg.Clients = 2
@@ -67,13 +67,16 @@ func TestEveryRecordIsCounted(t *testing.T) {
 	if err != nil || timed.Records == 0 {
 		t.Fatalf("produced for a while: %+v %v", timed, err)
 	}
-	read, err := Consume(ctx, cfg)
+	read, err := Consume(ctx, cfg, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Each of the two clients reads all of it.
 	if want := 2 * (sent.Records + timed.Records); read.Records != want || read.Bytes != 100*want {
 		t.Errorf("consumed %+v, want %d records", read, want)
+	}
+	if read, err = Consume(ctx, cfg, 7); err != nil || read.Records != 14 || read.Bytes != 1400 {
+		t.Errorf("consumed the first seven, twice: %+v %v", read, err)
 	}
 }
 

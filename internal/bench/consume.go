@@ -13,12 +13,15 @@ import (
 	"mft/internal/measure"
 )
 
-// Consume reads the topic from its beginning to where it ends now. Each of
-// the clients reads all of it.
-func Consume(ctx context.Context, cfg Config) (Result, error) {
+// Consume reads the topic from its beginning to where it ends now, or so many
+// records of it, if limit is not 0. Each of the clients reads all of that.
+func Consume(ctx context.Context, cfg Config, limit int64) (Result, error) {
 	total, err := cfg.records(ctx)
 	if err != nil {
 		return Result{}, err
+	}
+	if limit > 0 {
+		total = min(total, limit)
 	}
 	var records, bytes atomic.Int64
 	run := measure.Start()
@@ -80,7 +83,11 @@ func (c *Config) consume(ctx context.Context, total int64, records, bytes *atomi
 		}
 		var size int64
 		got := int64(0)
-		fetches.EachRecord(func(r *kgo.Record) { got, size = got+1, size+int64(len(r.Value)) })
+		fetches.EachRecord(func(r *kgo.Record) {
+			if n+got < total {
+				got, size = got+1, size+int64(len(r.Value))
+			}
+		})
 		n += got
 		records.Add(got)
 		bytes.Add(size)

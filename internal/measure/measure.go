@@ -3,6 +3,7 @@
 package measure
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"time"
 
@@ -84,7 +85,7 @@ func Payload(size int, random bool, seed uint64) []byte {
 	b := make([]byte, size)
 	if random {
 		var key [32]byte
-		key[0], key[1] = byte(seed), byte(seed>>8)
+		binary.LittleEndian.PutUint64(key[:], seed)
 		_, _ = rand.NewChaCha8(key).Read(b) // never fails
 		return b
 	}

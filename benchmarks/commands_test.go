@@ -5,7 +5,7 @@
 //
 // The machines that this runs on are noisy: compare figures of one run with
 // each other, not with figures of another.
-package benchmarks
+package main
 
 import (
 	"bufio"
