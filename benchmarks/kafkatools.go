@@ -17,7 +17,8 @@ func (r *runner) kafkaTools(ctx context.Context) error {
 		r.res.Skip(report.Skip{System: "all", Work: report.KafkaTools, Reason: "Kafka's jars are not there"})
 		return nil
 	}
-	return r.sessions(ctx, report.KafkaTools, r.form.fewReps, r.brokers(system.Broker.Kafka), func(s *session, ctx context.Context) error {
+	fit := func(b system.Broker) bool { return b.Kafka() && !(b.Fsync && r.form.name == "tiny") }
+	return r.sessions(ctx, report.KafkaTools, r.form.fewReps, r.brokers(fit), func(s *session, ctx context.Context) error {
 		if err := s.warm(ctx); err != nil {
 			return err
 		}

@@ -17,7 +17,11 @@ import (
 	"mft/internal/measure"
 )
 
-var errEnough = errors.New("enough")
+var (
+	errEnough = errors.New("enough")
+	// patient waits for room when many messages are under way, instead of failing soon.
+	patient = jetstream.WithStallWait(time.Minute)
+)
 
 // produce publishes without waiting for each acknowledgement, the fastest way for one message at a time that the
 // client has.
@@ -103,7 +107,7 @@ func (o *options) publish(ctx, sending context.Context, seed uint64, left, acked
 			if o.records != 0 && left.Add(-1) < 0 {
 				return errEnough
 			}
-			f, err := js.PublishAsync(o.stream, value)
+			f, err := js.PublishAsync(o.stream, value, patient)
 			if err != nil {
 				return err
 			}
@@ -267,7 +271,7 @@ func endToEnd(ctx context.Context, o options) (any, error) {
 		err := measure.Pace(ctx, o.rate, total, func(due time.Time) error {
 			value := make([]byte, o.size)
 			binary.BigEndian.PutUint64(value, uint64(due.UnixNano()))
-			_, err := js.PublishAsync(o.stream, value)
+			_, err := js.PublishAsync(o.stream, value, patient)
 			return err
 		})
 		if err != nil {

@@ -83,7 +83,7 @@ func (p *printer) printf(format string, args ...any) {
 }
 
 func (r *Results) targets(p *printer) {
-	p.printf("\n## Targets\n\nRatios of the first system's value to the second's, each within one repetition: the median, and the smallest and largest.\n\n" +
+	p.printf("\n## Targets\n\nRatios of the first system's value to the second's, each within one repetition: the median, and the smallest and largest. Of files, the value is the time, so less is better.\n\n" +
 		"| work | systems | aim | measured | |\n|---|---|---|---|---|\n")
 	for _, v := range r.Verdicts() {
 		measured := "–"

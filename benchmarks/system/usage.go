@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,7 +35,27 @@ func (p *Process) CPU() (float64, bool) {
 		}
 		ticks += n
 	}
-	return ticks / clockTicks, true
+	return max(ticks/clockTicks, p.threads()), true
+}
+
+// threads is how many seconds the threads that there are have run, to the nanosecond; 0 where the system does not tell.
+// Threads that have ended are not in it.
+func (p *Process) threads() (seconds float64) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.Pid()))
+	if err != nil {
+		return 0
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil { // it ended meanwhile
+			continue
+		}
+		var ns float64
+		if n, err := fmt.Sscan(string(text), &ns); n == 1 && err == nil {
+			seconds += ns / 1e9
+		}
+	}
+	return seconds
 }
 
 // RSS is the resident memory of the running program in bytes, and how much of it is not of files; false where the
