@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -310,8 +311,7 @@ func (r *runner) catchUp(ctx context.Context) error {
 				err = s.measured(ctx, "consume", system.Load{Topic: "backlog", Size: 1 << 10}, new(measure.Result))
 			}
 		}
-		<-produced
-		return err
+		return errors.Join(err, <-produced)
 	})
 }
 
