@@ -59,6 +59,10 @@ type Config struct {
 	// Limiter holds what goes over the wire to a rate; nil: nothing does.
 	Limiter *kafka.Limiter
 
+	// Watch is told of brokers that are away and back, for who wants to show it;
+	// nil: one of the call's own.
+	Watch *kafka.Watch
+
 	Logger zerolog.Logger // the zero value logs nothing
 }
 
@@ -68,6 +72,9 @@ func (c *Config) check() error {
 	}
 	if c.Topic == "" {
 		return errors.New("no topic given")
+	}
+	if c.Watch == nil {
+		c.Watch = kafka.NewWatch(c.Logger)
 	}
 	if c.ClientID == "" {
 		c.ClientID = "mft-consume"

@@ -89,13 +89,12 @@ func ReceiveFiles(ctx context.Context, cfg FilesConfig) (Summary, error) {
 		cfg.AbandonAfter = DefaultAbandonAfter
 	}
 	report := &reporter{events: cfg.Events}
-	watch := kafka.NewWatch(cfg.Logger)
-	receipts, err := newReceipts(&cfg, target, watch)
+	receipts, err := newReceipts(&cfg, target, cfg.Watch)
 	if err != nil {
 		return Summary{}, errors.Join(err, target.close())
 	}
 	placer := newPlacer(ctx, &cfg, target, report, receipts)
-	r := &receiver{cfg: &cfg, target: target, placer: placer, receipts: receipts, report: report, watch: watch}
+	r := &receiver{cfg: &cfg, target: target, placer: placer, receipts: receipts, report: report, watch: cfg.Watch}
 	r.recover()
 	err = r.run(ctx)
 	receipts.stop() // what is not acknowledged by now is for the next run

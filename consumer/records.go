@@ -52,7 +52,7 @@ func ReadRecords(ctx context.Context, cfg RecordsConfig, w io.Writer) (int64, er
 	if cfg.Partition != nil && cfg.Group != "" {
 		return 0, errors.New("a group hands out partitions by itself: name a partition or a group, not both")
 	}
-	r := &reader{cfg: &cfg, watch: kafka.NewWatch(cfg.Logger), out: w}
+	r := &reader{cfg: &cfg, watch: cfg.Watch, out: w}
 	var err error
 	for again := true; again; {
 		err = r.session(ctx)

@@ -90,6 +90,10 @@ type Config struct {
 	// AcksNone. Lines go over the first.
 	Streams int
 
+	// Watch is told of brokers that are away and back, for who wants to show it;
+	// nil: one of the Producer's own.
+	Watch *kafka.Watch
+
 	ClientID string // what the broker's log calls this client; "": mft-produce
 
 	// ConnectTimeout is how long to wait for the first answer of any broker;
@@ -166,7 +170,10 @@ func New(cfg Config) (*Producer, error) {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = DefaultConnectTimeout
 	}
-	p := &Producer{cfg: cfg, log: cfg.Logger, watch: kafka.NewWatch(cfg.Logger)}
+	p := &Producer{cfg: cfg, log: cfg.Logger, watch: cfg.Watch}
+	if p.watch == nil {
+		p.watch = kafka.NewWatch(cfg.Logger)
+	}
 	p.maxBatch.Store(defaultMaxBatch)
 
 	var err error

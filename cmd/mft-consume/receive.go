@@ -25,6 +25,8 @@ type runner struct {
 	*options
 	out, err io.Writer
 	file     *config.Config
+
+	view command.View // of the brokers
 }
 
 // logger makes the log and tells the notes of the configuration.
@@ -53,6 +55,7 @@ func (r *runner) receive(ctx context.Context, destinations []config.Transfer) er
 		shown.JSON = r.out
 	}
 	progress := terminal.New(shown)
+	defer command.Show(ctx, true, func() string { return progress.State(r.view.Lines()...) })()
 	log := r.logger(progress.Writer())
 	limitMemory(len(destinations), r.embedded)
 	var total consumer.Summary
@@ -148,7 +151,8 @@ func (r *runner) receiveAll(ctx context.Context, destinations []config.Transfer,
 		if cfg.AbandonAfter == 0 {
 			cfg.AbandonAfter = -1
 		}
-		cfg.Logger = log
+		cfg.Logger, cfg.Watch = log, kafka.NewWatch(log)
+		r.view.Add("from topic "+t.Topic, cfg.Brokers, cfg.Watch, cfg.Limiter)
 		group.Go(func() (err error) {
 			sums[i], err = consumer.ReceiveFiles(ctx, cfg)
 			if err != nil && len(destinations) > 1 {

@@ -24,6 +24,9 @@ type runner struct {
 	out, err io.Writer
 	notes    []string // of the configuration, to be told
 	keys     map[string]*sourceKey
+
+	view   command.View // of the brokers
+	unshow func()       // ends showing the state
 }
 
 // logger makes the log and tells the notes.
@@ -35,12 +38,20 @@ func (r *runner) logger(w io.Writer) zerolog.Logger {
 	return log
 }
 
-func (r *runner) progress() *terminal.Progress {
+func (r *runner) progress(ctx context.Context) *terminal.Progress {
 	o := terminal.Options{Err: r.err, Mode: r.Progress, Verb: "sent"}
 	if r.JSON {
 		o.JSON = r.out
 	}
-	return terminal.New(o)
+	progress := terminal.New(o)
+	r.unshow = command.Show(ctx, true, func() string { return progress.State(r.view.Lines()...) })
+	return progress
+}
+
+// viewed has the state tell of the brokers that cfg names.
+func (r *runner) viewed(cfg *producer.Config) {
+	cfg.Watch = kafka.NewWatch(cfg.Logger)
+	r.view.Add("to topic "+cfg.Topic, cfg.Brokers, cfg.Watch, cfg.Limiter)
 }
 
 // with makes a Producer for the time that send runs.
@@ -66,7 +77,7 @@ func (r *runner) sendFiles(ctx context.Context, paths []string) error {
 	if err := r.encrypt(&cfg, config.Transfer{}, r.Logger(r.err)); err != nil {
 		return err
 	}
-	progress := r.progress()
+	progress := r.progress(ctx)
 	cfg.Logger = r.logger(progress.Writer())
 	sum, err := r.filesOnce(ctx, cfg, progress, paths, producer.FileOptions{Include: r.include, Exclude: r.exclude})
 	r.closeProgress(progress, sum)
@@ -78,6 +89,7 @@ func (r *runner) sendFiles(ctx context.Context, paths []string) error {
 
 // closeProgress prints the summary, and what is not part of it.
 func (r *runner) closeProgress(progress *terminal.Progress, sum producer.Summary) {
+	r.unshow()
 	progress.Close()
 	if r.JSON {
 		return
@@ -100,6 +112,7 @@ func entries(n int) string {
 // filesOnce sends files and shows how it goes.
 func (r *runner) filesOnce(ctx context.Context, cfg producer.Config, progress *terminal.Progress, paths []string, o producer.FileOptions) (producer.Summary, error) {
 	cfg.Events = fileEvents(progress)
+	r.viewed(&cfg)
 	return with(cfg, func(p *producer.Producer) (producer.Summary, error) { return p.SendFiles(ctx, paths, o) })
 }
 
@@ -240,7 +253,7 @@ func (r *runner) sendSources(ctx context.Context, sources []config.Transfer) err
 	logTo := r.err
 	var progress *terminal.Progress
 	if len(files)+len(watched) > 0 {
-		progress = r.progress()
+		progress = r.progress(ctx)
 		logTo = progress.Writer()
 	}
 	log := r.logger(logTo)

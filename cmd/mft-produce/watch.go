@@ -84,7 +84,7 @@ func (r *runner) watchDirs(ctx context.Context, dirs []string) error {
 	if err := r.encrypt(&cfg, config.Transfer{}, r.Logger(r.err)); err != nil {
 		return err
 	}
-	progress := r.progress()
+	progress := r.progress(ctx)
 	cfg.Logger = r.logger(progress.Writer())
 	sum, err := r.watchOnce(ctx, cfg, progress, dirs, o)
 	r.closeProgress(progress, sum)
@@ -96,6 +96,7 @@ func (r *runner) watchDirs(ctx context.Context, dirs []string) error {
 
 func (r *runner) watchOnce(ctx context.Context, cfg producer.Config, progress *terminal.Progress, dirs []string, o producer.WatchOptions) (producer.Summary, error) {
 	cfg.Events = fileEvents(progress)
+	r.viewed(&cfg)
 	return with(cfg, func(p *producer.Producer) (producer.Summary, error) { return p.Watch(ctx, dirs, o) })
 }
 
@@ -142,9 +143,10 @@ func (r *runner) retryFailed(ctx context.Context) error {
 	if err := r.encrypt(&cfg, config.Transfer{}, r.Logger(r.err)); err != nil {
 		return err
 	}
-	progress := r.progress()
+	progress := r.progress(ctx)
 	cfg.Logger = r.logger(progress.Writer())
 	cfg.Events = fileEvents(progress)
+	r.viewed(&cfg)
 	sum, err := with(cfg, func(p *producer.Producer) (producer.Summary, error) { return p.SendFailed(ctx, failed) })
 	r.closeProgress(progress, sum)
 	return errors.Join(err, filesError(sum))

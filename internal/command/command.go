@@ -45,7 +45,10 @@ const (
 // one exits at once with ExitFailed.
 func Main(root *cobra.Command) {
 	ctx, stop := signalContext(root.Name(), os.Stderr)
-	code := Run(ctx, root, os.Args[1:], os.Stderr)
+	state := &shown{name: root.Name(), stderr: os.Stderr}
+	deaf := state.onSignal()
+	code := Run(context.WithValue(ctx, shownKey{}, state), root, os.Args[1:], os.Stderr)
+	deaf()
 	stop()
 	os.Exit(code)
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -78,6 +79,30 @@ func (w *Watch) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.
 		w.away[addr] = time.Now()
 		w.log.Warn().Str("broker", addr).Err(err).Msg("the broker is away, waiting for it")
 	}
+}
+
+// State says in a sentence how it is with the brokers.
+func (w *Watch) State() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.connected {
+		text := "no broker has answered yet"
+		if w.last != nil {
+			text += " (" + w.last.Error() + ")"
+		}
+		return text
+	}
+	var away []string
+	for addr, since := range w.away {
+		if !since.IsZero() {
+			away = append(away, fmt.Sprintf("%s is away for %s", addr, time.Since(since).Round(time.Second)))
+		}
+	}
+	if len(away) == 0 {
+		return "connected"
+	}
+	slices.Sort(away)
+	return strings.Join(away, ", ")
 }
 
 // EverConnected reports whether any broker was ever reached.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
@@ -17,6 +18,9 @@ type bar struct {
 	container *mpb.Progress
 	line      *mpb.Bar
 	out       io.Writer
+
+	mu    sync.Mutex // of files; never taken while drawing
+	files []fileBar
 }
 
 const nameWidth = 18 // columns for the name of the file that moves
@@ -38,7 +42,7 @@ func newBar(w io.Writer, p *Progress) *bar {
 		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return p.nameColumn() })),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return p.figures(time.Now()) })),
 	)
-	return &bar{container, line, w}
+	return &bar{container: container, line: line, out: w}
 }
 
 // Write prints whole lines above the bar, or where it was once it is closed.
@@ -51,6 +55,12 @@ func (b *bar) Write(line []byte) (int, error) {
 }
 
 func (b *bar) close() {
+	b.mu.Lock()
+	for _, f := range b.files {
+		f.line.Abort(true)
+	}
+	b.files = nil
+	b.mu.Unlock()
 	b.line.Abort(true)
 	b.container.Wait()
 }
@@ -66,7 +76,11 @@ func (p *Progress) share() (moved, want int64) {
 func (p *Progress) nameColumn() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	name := []rune(p.last)
+	return fitName(p.last)
+}
+
+func fitName(text string) string {
+	name := []rune(text)
 	if len(name) > nameWidth {
 		name = append([]rune("…"), name[len(name)-nameWidth+1:]...)
 	}
@@ -81,14 +95,13 @@ func (p *Progress) figures(now time.Time) string {
 	if p.wantBytes <= 0 {
 		return p.status(now)
 	}
-	elapsed := now.Sub(p.start)
-	text := fmt.Sprintf(" %d %%  %s/%s  %s", p.percent(), Size(p.moved), Size(p.wantBytes), Rate(p.moved-p.earlier, elapsed))
+	rate := p.rate(now)
+	text := fmt.Sprintf(" %d %%  %s/%s  %s/s", p.percent(), Size(p.moved), Size(p.wantBytes), Size(int64(rate)))
 	if p.wantFiles > 1 {
 		text += fmt.Sprintf("  %d/%s", p.total.Files, Count(p.wantFiles, "file"))
 	}
-	if p.wantBytes > p.moved && p.moved > p.earlier {
-		left := time.Duration(float64(elapsed) * float64(p.wantBytes-p.moved) / float64(p.moved-p.earlier))
-		text += "  " + left.Round(time.Second).String() + " left"
+	if d := left(p.wantBytes-p.moved, rate); d > 0 {
+		text += "  " + d.Round(time.Second).String() + " left"
 	}
 	return text
 }

@@ -42,6 +42,7 @@ type Progress struct {
 	wantBytes int64 // 0: not known
 	moved     int64 // bytes moved so far, of any file, finished or not
 	earlier   int64 // of those, what an earlier run has moved
+	pace      pace
 	total     Summary
 	closed    bool
 }
@@ -51,6 +52,7 @@ type item struct {
 	size  int64 // -1 not known
 	moved int64
 	dir   bool
+	began time.Time
 
 	earlier int64 // of moved, what an earlier run has
 }
@@ -103,6 +105,10 @@ type Event struct {
 	Files   *int    `json:"files,omitempty"`
 	Dirs    *int    `json:"dirs,omitempty"`
 	Failed  *int    `json:"failed,omitempty"`
+	OfFiles *int    `json:"of_files,omitempty"` // that many are to come in all, as far as is known
+	OfBytes *int64  `json:"of_bytes,omitempty"`
+	Rate    *int64  `json:"rate,omitempty"` // bytes per second, of late
+	Left    float64 `json:"left,omitempty"` // seconds until the rest is done, at that rate
 	Seconds float64 `json:"seconds,omitempty"`
 }
 
@@ -117,15 +123,25 @@ func (p *Progress) Expect(files int, bytes int64) {
 // Begin tells that a file (or a directory) starts; size is in bytes, -1 when
 // not known.
 func (p *Progress) Begin(id, name string, size int64, dir bool) {
+	it := &item{name: name, size: size, dir: dir, began: time.Now()}
+	if p.begin(id, it) && p.bar != nil && size >= largeFile {
+		p.bar.addFile(p, id, it)
+	}
+}
+
+// begin tells whether the file is one of several.
+func (p *Progress) begin(id string, it *item) bool {
+	name, size, dir := it.name, it.size, it.dir
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.items[id] = &item{name: name, size: size, dir: dir}
+	p.items[id] = it
 	p.last = name
 	event := Event{Event: "begin", ID: id, Name: name, Type: kind(dir)}
 	if size >= 0 && !dir {
 		event.Size = &size
 	}
 	p.emit(event)
+	return p.wantFiles != 1
 }
 
 // Advance tells that n more bytes of the file have moved; a negative n takes
@@ -168,6 +184,7 @@ func (p *Progress) Resume(id string, n int64) {
 // Done tells that the file is where it should be, with the digest ("" when
 // there is none to show).
 func (p *Progress) Done(id, digest string) {
+	defer p.dropBar(id)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	it, ok := p.items[id]
@@ -195,6 +212,7 @@ func (p *Progress) Done(id, digest string) {
 // Fail tells that the file failed and why. It is printed whatever the mode.
 // The id need not have begun.
 func (p *Progress) Fail(id, name string, why error) {
+	defer p.dropBar(id)
 	p.mu.Lock()
 	if it, ok := p.items[id]; ok {
 		p.moved, p.earlier = p.moved-it.moved, p.earlier-it.earlier
@@ -209,6 +227,7 @@ func (p *Progress) Fail(id, name string, why error) {
 // Drop tells that the file will not come, which is no failure: its sender gave
 // it up, or another receiver has it.
 func (p *Progress) Drop(id, name string, why error) {
+	defer p.dropBar(id)
 	p.mu.Lock()
 	if it, ok := p.items[id]; ok {
 		p.moved, p.earlier = p.moved-it.moved, p.earlier-it.earlier
@@ -221,6 +240,7 @@ func (p *Progress) Drop(id, name string, why error) {
 
 // Skip tells that the file was left out, which is no failure.
 func (p *Progress) Skip(id, name, reason string) {
+	defer p.dropBar(id)
 	p.mu.Lock()
 	if it, ok := p.items[id]; ok {
 		p.moved, p.earlier = p.moved-it.moved, p.earlier-it.earlier
@@ -230,6 +250,13 @@ func (p *Progress) Skip(id, name, reason string) {
 	p.emit(Event{Event: "skipped", ID: id, Name: name, Message: reason})
 	p.mu.Unlock()
 	p.print(fmt.Sprintf("skipped: %s: %s", name, reason))
+}
+
+// dropBar takes away the bar of a file. It must be called without the lock.
+func (p *Progress) dropBar(id string) {
+	if p.bar != nil {
+		p.bar.dropFile(id)
+	}
 }
 
 // Warn tells of something that does not stop the work, such as a symlink that
@@ -321,18 +348,33 @@ func (s Summary) String() string {
 // tell prints a line, or sends an event, when the last is long enough ago.
 func (p *Progress) tell() {
 	now := time.Now()
+	p.pace.note(now, p.moved-p.earlier)
 	if now.Sub(p.told) < p.interval {
 		return
 	}
 	p.told = now
-	files, bytes := p.total.Files, p.moved
-	p.emit(Event{Event: "progress", Files: &files, Bytes: &bytes, Seconds: now.Sub(p.start).Seconds()})
+	files, bytes, rate := p.total.Files, p.moved, int64(p.rate(now))
+	event := Event{Event: "progress", Files: &files, Bytes: &bytes, Rate: &rate, Seconds: now.Sub(p.start).Seconds()}
+	if p.wantFiles > 0 {
+		event.OfFiles, event.OfBytes = &p.wantFiles, &p.wantBytes
+		event.Left = left(p.wantBytes-p.moved, p.rate(now)).Seconds()
+	}
+	p.emit(event)
 	if p.show && p.bar == nil {
 		fmt.Fprintln(p.err, p.verb+" "+p.status(now))
 	}
 }
 
-// status is how far it is: "12 of 40 files, 1.2 GB of 3 GB (40 %), 375 MB/s".
+// rate is how fast bytes move of late, in bytes per second; over the whole time
+// before that is known.
+func (p *Progress) rate(now time.Time) float64 {
+	if p.pace.n > 1 {
+		return p.pace.rate(now, p.moved-p.earlier)
+	}
+	return float64(p.moved-p.earlier) / max(now.Sub(p.start).Seconds(), 1e-9)
+}
+
+// status is how far it is: "12 of 40 files, 1.2 GB of 3 GB (40 %), 375 MB/s, 5s left".
 func (p *Progress) status(now time.Time) string {
 	files := Count(p.total.Files, "file")
 	if p.wantFiles > 0 {
@@ -342,7 +384,12 @@ func (p *Progress) status(now time.Time) string {
 	if p.wantBytes > 0 {
 		bytes += fmt.Sprintf(" of %s (%d %%)", Size(p.wantBytes), p.percent())
 	}
-	return files + ", " + bytes + ", " + Rate(p.moved-p.earlier, now.Sub(p.start))
+	rate := p.rate(now)
+	text := files + ", " + bytes + ", " + Size(int64(rate)) + "/s"
+	if p.wantBytes > 0 {
+		text += eta(p.wantBytes-p.moved, rate)
+	}
+	return text
 }
 
 // percent is how much of a known total has moved.

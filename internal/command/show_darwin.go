@@ -1,0 +1,16 @@
+package command
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+var stateSignals = []os.Signal{syscall.SIGUSR1, syscall.SIGINFO}
+
+// ignoreBackgroundRead makes reading from the terminal in the background an
+// error instead of the end of all work.
+func ignoreBackgroundRead() bool {
+	signal.Ignore(syscall.SIGTTIN)
+	return true
+}

@@ -1,0 +1,7 @@
+package command
+
+import "os"
+
+var stateSignals []os.Signal
+
+func ignoreBackgroundRead() bool { return true }
