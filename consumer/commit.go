@@ -105,11 +105,12 @@ func (s *session) commit(ctx context.Context, parts []*partition) error {
 	offsets := make(map[int32]kgo.EpochOffset)
 	points := make(map[int32]commitPoint)
 	for _, p := range parts {
-		offset, epoch, done := p.ledger.point()
+		offset, epoch, n := p.ledger.point()
 		if offset < 0 {
 			continue
 		}
-		point := commitPoint{offset, note{s.topic.id, done}.encode(offset)}
+		n.topicID = s.topic.id
+		point := commitPoint{offset, n.encode(offset)}
 		if s.committed[p.id] != point {
 			points[p.id], offsets[p.id] = point, kgo.EpochOffset{Epoch: epoch, Offset: offset}
 		}

@@ -120,6 +120,17 @@ func (r *reporter) placed(t *transfer, as string) {
 	}
 }
 
+// mirrored tells that a file that grew has ended, whole.
+func (r *reporter) mirrored(id string, size int64, digest string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.summary.Files++
+	r.summary.Bytes += size
+	if r.events.Done != nil {
+		r.events.Done(id, digest)
+	}
+}
+
 func (r *reporter) skipped(id, name, reason string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -17,13 +17,17 @@ import (
 // when there is none. So no commit ever passes a transfer that is not in place.
 //
 // A transfer gets an entry with its begin record and keeps it until it is
-// placed, refused, failed or abandoned. Its methods may be called from several
+// placed, refused, failed or abandoned. A mirror, which may be open for weeks,
+// has none: it holds back the point to commit only while bytes of it are not
+// durable, see ledger_mirrors.go. Its methods may be called from several
 // goroutines.
 type ledger struct {
 	mu      sync.Mutex
 	next    int64 // offset after the last record that was looked at; -1: none yet
 	epoch   int32 // leader epoch of that record
 	entries []ledgerEntry
+	mirrors map[int64]*ledgerMirror // by begin offset
+	floor   int64                   // the point to commit is not below
 }
 
 type ledgerEntry struct {
@@ -54,8 +58,14 @@ func (l *ledger) finish(offset int64) {
 		return
 	}
 	l.entries[i].done = true
+	l.trim()
+}
+
+// trim drops the entries that the point to commit has passed.
+func (l *ledger) trim() {
+	held, _ := l.held()
 	done := 0
-	for done < len(l.entries) && l.entries[done].done {
+	for done < len(l.entries) && l.entries[done].done && l.entries[done].begin < held {
 		done++
 	}
 	l.entries = l.entries[done:]
@@ -75,26 +85,36 @@ func (l *ledger) position() int64 {
 	return l.next
 }
 
-// point is the offset to commit with its leader epoch, and the begin offsets
-// after it of transfers that are done already. The offset is -1 as long as
-// nothing is known.
-func (l *ledger) point() (offset int64, epoch int32, done []int64) {
+// point is the offset to commit with its leader epoch, and what is to be noted
+// with it. The offset is -1 as long as nothing is known.
+func (l *ledger) point() (offset int64, epoch int32, n note) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.entries) == 0 {
-		return l.next, l.epoch, nil
-	}
+	offset, epoch = l.next, l.epoch
 	for _, e := range l.entries {
-		if e.done {
-			done = append(done, e.begin)
+		if !e.done {
+			offset, epoch = e.begin, e.epoch
+			break
 		}
 	}
-	return l.entries[0].begin, l.entries[0].epoch, done
+	if held, heldEpoch := l.held(); held < offset {
+		offset, epoch = held, heldEpoch
+	}
+	if offset < l.floor {
+		offset, epoch = l.floor, -1
+	}
+	for _, e := range l.entries {
+		if e.done && e.begin >= offset {
+			n.done = append(n.done, e.begin)
+		}
+	}
+	n.mirrors = l.openMirrors(offset)
+	return offset, epoch, n
 }
 
 // note is what is committed beside the offset, in the commit's metadata:
 //
-//	mft1 <topic id> <done>
+//	mft1 <topic id> <done> [<mirrors>]
 //
 // topic id: 16 bytes, base64 (URL alphabet, no padding), "-" for a broker
 // without topic ids; a topic that was deleted and made again has another one,
@@ -104,9 +124,14 @@ func (l *ledger) point() (offset int64, epoch int32, done []int64) {
 // of the distance to the one before (the first: to the committed offset),
 // base64, "-" for none. A list that does not fit is cut: placing a file twice
 // is harmless.
+// mirrors: missing when there are none: of each live transfer that is open, two
+// uvarints: the distance of its begin offset from the committed one, downwards,
+// and that of the offset after its last record below that, upwards from begin;
+// base64. A receiver that has less of it reads again from there.
 type note struct {
 	topicID [16]byte
 	done    []int64
+	mirrors []mirrorPoint
 }
 
 const (
@@ -119,7 +144,8 @@ func (n note) encode(committed int64) string {
 	if n.topicID != [16]byte{} {
 		id = base64.RawURLEncoding.EncodeToString(n.topicID[:])
 	}
-	room := base64.RawURLEncoding.DecodedLen(maxNoteBytes - len(noteVersion) - len(id) - 2)
+	mirrors := encodeMirrors(n.mirrors, committed)
+	room := base64.RawURLEncoding.DecodedLen(maxNoteBytes - len(noteVersion) - len(id) - 2 - len(mirrors))
 	var list []byte
 	last := committed
 	for _, begin := range n.done {
@@ -133,7 +159,7 @@ func (n note) encode(committed int64) string {
 	if len(list) > 0 {
 		done = base64.RawURLEncoding.EncodeToString(list)
 	}
-	return noteVersion + " " + id + " " + done
+	return noteVersion + " " + id + " " + done + mirrors
 }
 
 // parseNote reads the metadata of a commit. Metadata that mft did not write
@@ -141,7 +167,7 @@ func (n note) encode(committed int64) string {
 func parseNote(text string, committed int64) (note, error) {
 	var n note
 	fields := strings.Split(text, " ")
-	if len(fields) != 3 || fields[0] != noteVersion {
+	if len(fields) < 3 || fields[0] != noteVersion {
 		return n, errors.New("the commit carries no note of mft's")
 	}
 	if fields[1] != "-" {
@@ -150,6 +176,12 @@ func parseNote(text string, committed int64) (note, error) {
 			return note{}, fmt.Errorf("topic id %q in the commit's note is not one", fields[1])
 		}
 		copy(n.topicID[:], id)
+	}
+	if len(fields) > 3 {
+		var err error
+		if n.mirrors, err = parseMirrors(fields[3], committed); err != nil {
+			return note{}, err
+		}
 	}
 	if fields[2] == "-" {
 		return n, nil

@@ -29,7 +29,8 @@ func TestLedger(t *testing.T) {
 			}
 			next := offset + 1
 			l.passed(next, 7)
-			got, _, list := l.point()
+			got, _, n := l.point()
+			list := n.done
 			want := next
 			if len(open) > 0 {
 				want = slices.Min(open)
@@ -77,7 +78,7 @@ func TestNote(t *testing.T) {
 
 func FuzzParseNote(f *testing.F) {
 	f.Add("mft1 - -", int64(0))
-	f.Add(note{[16]byte{9}, []int64{10, 20, 1 << 62}}.encode(5), int64(5))
+	f.Add(note{topicID: [16]byte{9}, done: []int64{10, 20, 1 << 62}}.encode(5), int64(5))
 	f.Add("mft1 - ////", int64(1<<62))
 	f.Add("somebody else's", int64(3))
 	f.Fuzz(func(t *testing.T, text string, committed int64) {

@@ -51,6 +51,13 @@ type partition struct {
 	settled   *outcomes
 	stable    int64 // offset up to which records were there when the broker last answered; -1: unknown
 
+	topicID [16]byte
+	mirrors map[protocol.TransferID]*mirror
+	replay  int64           // of records below only those of mirrors count
+	wanted  map[int64]bool  // begin offsets below replay of mirrors that are not here
+	syncing bool            // a round of fsyncs of mirrors is going on
+	synced  chan mirrorSync // its result
+
 	openFiles atomic.Int32 // temporary files
 	placing   atomic.Int32 // transfers at the placer
 
@@ -82,9 +89,11 @@ func (p *partition) stop(drop bool) {
 func (p *partition) run() {
 	defer close(p.done)
 	defer p.discardAll()
+	defer p.closeMirrors()
 	if !p.recall() {
 		return
 	}
+	p.loadMirrors()
 	sweep := time.NewTicker(sweepInterval)
 	defer sweep.Stop()
 	for {
@@ -93,11 +102,15 @@ func (p *partition) run() {
 			return
 		case f := <-p.in:
 			p.take(f)
+		case round := <-p.synced:
+			p.mirrorsSynced(round)
 		case now := <-sweep.C:
 			p.supersede()
 			if p.stable >= 0 && p.ledger.position() >= p.stable {
 				p.sweep(now, false)
+				p.caughtUp()
 			}
+			p.syncMirrors()
 		}
 	}
 }
@@ -130,6 +143,9 @@ func (p *partition) take(f fetched) {
 		next = r.Offset + 1
 		p.ledger.passed(next, r.LeaderEpoch)
 	}
+	if len(p.wanted) > 0 && next >= p.replay {
+		p.missedMirrors()
+	}
 	p.stable = f.stable
 	p.supersede()
 	// What is held in memory must not outlive the answer that it is part of.
@@ -146,6 +162,20 @@ func (p *partition) record(r *kgo.Record) bool {
 	if err != nil {
 		p.unusable(err, r.Offset)
 		return true
+	}
+	if m := p.mirrors[rec.Transfer]; m != nil {
+		return p.mirrorRecord(m, rec, r)
+	}
+	if r.Offset < p.replay {
+		if rec.Kind != protocol.KindBegin || !p.wanted[r.Offset] {
+			return true
+		}
+		delete(p.wanted, r.Offset)
+		defer func() {
+			if p.mirrors[rec.Transfer] == nil && p.transfers[rec.Transfer] == nil { // there is nothing to be mirrored
+				p.ledger.closeMirror(r.Offset)
+			}
+		}()
 	}
 	t := p.transfers[rec.Transfer]
 	if t != nil {
@@ -243,6 +273,9 @@ func (p *partition) begin(rec protocol.FileRecord, r *kgo.Record) bool {
 		if rec, opener, err = p.keys.Open(rec); err != nil {
 			return p.unopened(err, r)
 		}
+	}
+	if rec.Manifest.Live {
+		return p.beginMirror(rec, opener, r)
 	}
 	t, err := newTransfer(p, rec.Transfer, rec.Manifest, opener, r)
 	p.ledger.begin(r.Offset, r.LeaderEpoch)

@@ -249,6 +249,9 @@ func (s *session) adjustOffsets(_ context.Context, offsets map[string]map[int32]
 			<-old.done
 		}
 		p := s.newPartition(id, max(at, -1), n)
+		if from := p.ledger.position(); at >= 0 && from < at {
+			offsets[s.cfg.Topic][id] = kgo.NewOffset().At(from)
+		}
 		s.parts[id] = p
 		go p.run()
 	}
@@ -266,8 +269,13 @@ func (s *session) newPartition(id int32, start int64, n note) *partition {
 			start = whole.end
 		}
 	}
+	from, wanted := start, map[int64]bool(nil)
+	if start >= 0 {
+		from, wanted = s.mirrorStart(id, start, n)
+	}
 	moved := make(chan struct{}, 1)
 	p := &partition{
+		topicID: s.topic.id, mirrors: make(map[protocol.TransferID]*mirror), replay: start, wanted: wanted, synced: make(chan mirrorSync, 1),
 		id: id, topic: s.cfg.Topic, target: s.target, placer: s.placer, report: s.report, log: s.cfg.Logger, moved: moved,
 		receipts: s.receipts, born: time.Now(),
 		changed: func() {
@@ -278,12 +286,16 @@ func (s *session) newPartition(id int32, start int64, n note) *partition {
 			}
 		},
 		route: s.cfg.Route, keys: s.cfg.Keys, acceptPlain: s.cfg.AcceptPlain, fatal: s.end,
-		ledger: newLedger(start), inPlace: make(map[int64]bool), midway: start >= 0, until: until, abandon: s.cfg.AbandonAfter,
+		ledger: newLedger(from), inPlace: make(map[int64]bool), midway: start >= 0, until: until, abandon: s.cfg.AbandonAfter,
 		transfers: make(map[protocol.TransferID]*transfer), settled: newOutcomes(maxSettledIDs), stable: -1,
 		in: make(chan fetched), quit: make(chan struct{}), dropped: make(chan struct{}), done: make(chan struct{}),
 	}
 	for _, begin := range n.done {
 		p.inPlace[begin] = true
+	}
+	p.ledger.floor = start
+	for _, m := range n.mirrors {
+		p.ledger.openMirror(m)
 	}
 	return p
 }

@@ -23,9 +23,10 @@ import (
 //	member  its name in the consumer group (instance id), so that a receiver
 //	        that was killed and started again takes its partitions back at once
 //	placed  which files it is placing: see intents
+//	mirrors what is known of growing files: see mirrorDir
 //
 // A receiver that stops cleanly removes all of it, but for intents that nobody
-// else knows of yet.
+// else knows of yet, and unless files still grow.
 const workDir = ".mft-partial"
 
 const (
@@ -57,6 +58,7 @@ type work struct {
 	temps  atomic.Int64
 
 	intents *intents
+	mirrors *mirrorStore
 }
 
 // tempName is a name for a new temporary file. The id tells a person what it
@@ -126,7 +128,11 @@ func lockDir(dir, path string, root *os.Root) (*flock.Flock, error) {
 
 // prepare removes leftovers and writes who works here.
 func (w *work) prepare() error {
-	if err := w.clear(lockFile, memberFile, placedFile); err != nil {
+	if err := w.clear(lockFile, memberFile, placedFile, mirrorDir); err != nil {
+		return err
+	}
+	var err error
+	if w.mirrors, err = openMirrorStore(w.root); err != nil {
 		return err
 	}
 	if err := w.root.WriteFile(pidFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
@@ -171,9 +177,15 @@ func (w *work) close(root *os.Root) error {
 	if stay {
 		keep = append(keep, placedFile)
 	}
+	if !w.mirrors.empty() {
+		keep = append(keep, memberFile, placedFile, mirrorDir)
+	}
 	errs := []error{err}
 	if err == nil {
 		errs = append(errs, w.clear(keep...))
+	}
+	if !w.mirrors.empty() {
+		return errors.Join(append(errs, w.root.Close(), w.lock.Unlock())...)
 	}
 	if removeOpenFiles {
 		errs = append(errs, w.root.Remove(lockFile))

@@ -14,14 +14,15 @@ import (
 
 // Summary is what a call has done. Only what was acknowledged counts as sent.
 type Summary struct {
-	Files   int           // regular files sent
-	Dirs    int           // directories sent
-	Records int64         // lines sent; 0 for files
-	Bytes   int64         // content of those files, or values and keys of those lines
-	Skipped int           // entries that are neither file nor directory
-	Failed  int           // files, directories or lines that could not be sent
-	Unended int           // files that were interrupted and are to be resumed
-	Elapsed time.Duration // of the whole call
+	Files    int           // regular files sent
+	Dirs     int           // directories sent
+	Records  int64         // lines sent; 0 for files
+	Bytes    int64         // content of those files, or values and keys of those lines
+	Skipped  int           // entries that are neither file nor directory
+	Failed   int           // files, directories or lines that could not be sent
+	Unended  int           // files that were interrupted and are to be resumed
+	Elapsed  time.Duration // of the whole call
+	Mirrored int           // files that were mirrored while they grew; Bytes is what was sent of them
 
 	Problems []Problem // the first maxProblems of what was skipped or failed
 }

@@ -14,6 +14,7 @@ import (
 // (Config.StateDir). Each kind of thing has a directory of its own in it:
 //
 //	resume/<key>   how far one file is sent: see checkpoint
+//	mirrors/<key>  how far a growing file is sent: see positions
 //
 // Everything in it is its owner's only (0700, 0600), and is made when it is
 // first needed. Several processes use one state at the same time: a file in it

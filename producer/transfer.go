@@ -64,6 +64,7 @@ type transfer struct {
 	sealer    *protocol.Sealer    // nil: it is not encrypted
 	acked     atomic.Int64        // bytes of chunks
 	whenAcked func(digest string) // called when the whole is acknowledged; nil: nobody cares
+	live      bool                // the file grows, and its bytes count as they are acknowledged
 
 	home  int            // the stream of begin and end
 	begun chan struct{}  // closed when the begin is acknowledged; nil: everything stays at home
@@ -157,7 +158,10 @@ func (t *transfer) sendChunk(offset int64, b *buffer, last bool, chunk int) {
 			t.resumed.acked(offset, offset+n, rec.Offset)
 		}
 		t.acked.Add(n)
-		t.run.tell(func(_ *Summary, events *Events) {
+		t.run.tell(func(sum *Summary, events *Events) {
+			if t.live {
+				sum.Bytes += n
+			}
 			if events.Advance != nil {
 				events.Advance(string(t.id), n)
 			}
@@ -202,7 +206,7 @@ func (t *transfer) sendEnd(end protocol.End, dir bool) {
 		t.run.tell(func(sum *Summary, events *Events) {
 			if dir {
 				sum.Dirs++
-			} else {
+			} else if !t.live {
 				sum.Files++
 				sum.Bytes += end.Size
 			}

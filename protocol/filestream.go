@@ -75,12 +75,23 @@ type Manifest struct {
 	Digest      string    // kind, see NewDigest; "": none, as for directories
 	Compression string    // of the bytes in the chunks; "": none (batches may be compressed all the same)
 	Encryption  string    // of the bytes in the chunks; "": none
+
+	Live     bool   // the file is mirrored while it grows: Size is SizeUnknown, chunks are in order
+	From     int64  // of a repeated begin of a live file: the file goes on at this byte, what was sent beyond it is void
+	Previous string // of a live file: what becomes of the file that has its name, PreviousKeep, PreviousCut or ""
 }
+
+// Values of Manifest.Previous. Any other is taken for "": the file is replaced.
+const (
+	PreviousKeep = "keep" // it was rotated away: it is kept under another name
+	PreviousCut  = "cut"  // it was cut: the file of this name is, too
+)
 
 // End is the value of an end record.
 type End struct {
-	Size   int64  // bytes
-	Digest string // of the whole file, lower-case hex; "": none
+	Size    int64     // bytes
+	Digest  string    // of the whole file, lower-case hex; "": none
+	ModTime time.Time // of a live file, last modification; zero: unknown
 }
 
 // Abort is the value of an abort record.
@@ -298,7 +309,7 @@ func (r FileRecord) Encode() (key, value []byte, headers []Header) {
 		value = r.Data
 		headers = append(headers, Header{HeaderOffset, strconv.AppendInt(nil, r.Offset, 10)})
 	case KindEnd:
-		value = encodeJSON(endJSON{Size: &r.End.Size, Digest: r.End.Digest})
+		value = encodeJSON(endJSON{Size: &r.End.Size, Digest: r.End.Digest, ModTime: formatTime(r.End.ModTime)})
 	case KindAbort:
 		value = encodeJSON(r.Abort)
 	}
@@ -317,21 +328,43 @@ type manifestJSON struct {
 	Digest      string `json:"digest,omitempty"`
 	Compression string `json:"compression,omitempty"`
 	Encryption  string `json:"encryption,omitempty"`
+	Live        bool   `json:"live,omitempty"`
+	From        int64  `json:"from,omitempty"`
+	Previous    string `json:"previous,omitempty"`
 }
 
 func (m *Manifest) wire() manifestJSON {
 	w := manifestJSON{
 		Version: m.Version, Name: m.Name, Type: m.Type, Size: &m.Size, Mode: m.Mode.String(),
-		Chunk: m.Chunk, Digest: m.Digest, Compression: m.Compression, Encryption: m.Encryption,
+		ModTime: formatTime(m.ModTime), Chunk: m.Chunk, Digest: m.Digest, Compression: m.Compression, Encryption: m.Encryption,
+		Live: m.Live, From: m.From, Previous: m.Previous,
 	}
 	if w.Version == 0 {
 		w.Version = ManifestVersion
 	}
-	// RFC 3339 has years of four digits; a time beyond is left out as unknown.
-	if t := m.ModTime.UTC(); !t.IsZero() && t.Year() >= 0 && t.Year() <= 9999 {
-		w.ModTime = t.Format(time.RFC3339Nano)
-	}
 	return w
+}
+
+// formatTime is t in RFC 3339, which has years of four digits: a time beyond is
+// left out, as an unknown one is.
+func formatTime(t time.Time) string {
+	t = t.UTC()
+	if t.IsZero() || t.Year() < 0 || t.Year() > 9999 {
+		return ""
+	}
+	return t.Format(time.RFC3339Nano)
+}
+
+// parseTime is the reverse of formatTime.
+func parseTime(text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("mtime %q is not a time of RFC 3339", text)
+	}
+	return t.UTC(), nil
 }
 
 func parseManifest(value []byte) (*Manifest, error) {
@@ -342,6 +375,7 @@ func parseManifest(value []byte) (*Manifest, error) {
 	m := &Manifest{
 		Version: w.Version, Name: w.Name, Type: w.Type,
 		Chunk: w.Chunk, Digest: w.Digest, Compression: w.Compression, Encryption: w.Encryption,
+		Live: w.Live, From: w.From, Previous: w.Previous,
 	}
 	switch {
 	case w.Version > ManifestVersion:
@@ -356,6 +390,10 @@ func parseManifest(value []byte) (*Manifest, error) {
 		return nil, fmt.Errorf("size %d", *w.Size)
 	case w.Chunk < 0:
 		return nil, fmt.Errorf("chunk size %d", w.Chunk)
+	case w.Live && (w.Type != TypeFile || *w.Size != SizeUnknown):
+		return nil, fmt.Errorf("a live %s of %d bytes: only a file of unknown size grows", w.Type, *w.Size)
+	case w.From < 0 || w.From > 0 && !w.Live:
+		return nil, fmt.Errorf("it goes on at byte %d: only a live file does", w.From)
 	}
 	m.Size = *w.Size
 	if w.Mode != "" {
@@ -365,20 +403,19 @@ func parseManifest(value []byte) (*Manifest, error) {
 		}
 		m.Mode = Mode(mode)
 	}
-	if w.ModTime != "" {
-		t, err := time.Parse(time.RFC3339Nano, w.ModTime)
-		if err != nil {
-			return nil, fmt.Errorf("mtime %q is not a time of RFC 3339", w.ModTime)
-		}
-		m.ModTime = t.UTC()
+	var err error
+	m.ModTime, err = parseTime(w.ModTime)
+	if err != nil {
+		return nil, err
 	}
 	return m, nil
 }
 
 // endJSON is an End as it is written.
 type endJSON struct {
-	Size   *int64 `json:"size"` // nil: not there
-	Digest string `json:"digest,omitempty"`
+	Size    *int64 `json:"size"` // nil: not there
+	Digest  string `json:"digest,omitempty"`
+	ModTime string `json:"mtime,omitempty"`
 }
 
 func parseEnd(value []byte) (*End, error) {
@@ -392,7 +429,11 @@ func parseEnd(value []byte) (*End, error) {
 	case *w.Size < 0:
 		return nil, fmt.Errorf("size %d", *w.Size)
 	}
-	return &End{Size: *w.Size, Digest: w.Digest}, nil
+	mtime, err := parseTime(w.ModTime)
+	if err != nil {
+		return nil, err
+	}
+	return &End{Size: *w.Size, Digest: w.Digest, ModTime: mtime}, nil
 }
 
 // encodeJSON encodes a struct of strings and integers without escaping HTML.

@@ -28,7 +28,9 @@ var fileRecords = []FileRecord{
 	{Transfer: someTransfer, Kind: KindChunk, Offset: 0, Data: []byte("hello")},
 	{Transfer: someTransfer, Kind: KindChunk, Offset: math.MaxInt64 - 5, Data: []byte("hello")},
 	{Transfer: someTransfer, Kind: KindEnd, End: &End{Size: 12, Digest: "abcd"}},
+	{Transfer: someTransfer, Kind: KindBegin, Manifest: &Manifest{Version: 1, Name: "live.log", Type: TypeFile, Size: SizeUnknown, Live: true, From: 1 << 40, Previous: PreviousKeep}},
 	{Transfer: someTransfer, Kind: KindEnd, End: &End{}},
+	{Transfer: someTransfer, Kind: KindEnd, End: &End{Size: 1, ModTime: time.Date(2026, 2, 3, 4, 5, 6, 7, time.UTC)}},
 	{Transfer: someTransfer, Kind: KindAbort, Abort: &Abort{Reason: "disk gone"}},
 }
 
@@ -60,7 +62,9 @@ func TestFileRecordBytes(t *testing.T) {
 		`hello [mft.kind=chunk mft.offset=0]`,
 		`hello [mft.kind=chunk mft.offset=9223372036854775802]`,
 		`{"size":12,"digest":"abcd"} [mft.kind=end]`,
+		`{"v":1,"name":"live.log","type":"file","size":-1,"mode":"0000","live":true,"from":1099511627776,"previous":"keep"} [mft.kind=begin]`,
 		`{"size":0} [mft.kind=end]`,
+		`{"size":1,"mtime":"2026-02-03T04:05:06.000000007Z"} [mft.kind=end]`,
 		`{"reason":"disk gone"} [mft.kind=abort]`,
 	}
 	for i, r := range fileRecords {
@@ -133,6 +137,9 @@ func TestParseFileRecordRefuses(t *testing.T) {
 		{"mode negative", id, manifest(`,"mode":"-1"`), "begin", "-", false},
 		{"mtime", id, manifest(`,"mtime":"yesterday"`), "begin", "-", false},
 		{"chunk size", id, manifest(`,"chunk":-1`), "begin", "-", false},
+		{"live of known size", id, manifest(`,"live":true`), "begin", "-", false},
+		{"from of what is not live", id, manifest(`,"from":1`), "begin", "-", false},
+		{"end with mtime", id, `{"size":1,"mtime":"soon"}`, "end", "-", false},
 		{"manifest null", id, `null`, "begin", "-", false},
 		{"manifest list", id, `[]`, "begin", "-", false},
 		{"manifest empty", id, ``, "begin", "-", false},

@@ -45,6 +45,7 @@ type options struct {
 	encryptAsk        bool
 
 	// lines
+	realtime bool
 	follow   string
 	from     string
 	key      string
@@ -68,6 +69,11 @@ func newProduce() *cobra.Command {
   --watch DIR...  files of directories, as they become complete, until it is
               stopped: see --settle, --done-marker and --after. What was sent is
               remembered (--state), so that a restart sends nothing twice.
+  --realtime PATH...
+              files that grow: the file where they are received grows byte by
+              byte as they do, until mft-produce is stopped; started again, it
+              goes on there. A file that is rotated begins another one, the old
+              one is kept beside it; one that is truncated begins anew.
   neither     the lines of the standard input, each as a record, at once.
 
 With --encrypt-key the broker sees neither names nor content of files; they are
@@ -84,6 +90,7 @@ a list: --failed prints it, --retry-failed sends them.`,
   mft-produce -t reports --encrypt-key transfer.key salaries/
   mft-produce -t invoices --watch --after move=/srv/out/sent --exclude '*.tmp' /srv/out/
   mft-produce -t logs -f /var/log/syslog --from end
+  mft-produce -t mirror --realtime /var/log/app.log
   echo 'hello' | mft-produce -t greetings
   mft-produce -t users --key-delim : --header source=passwd < /etc/passwd
   mft-produce -c transfer.yml nightly`,
@@ -119,6 +126,7 @@ a list: --failed prints it, --retry-failed sends them.`,
 	flags.StringVar(&o.encryptPassphrase, "encrypt-passphrase-file", "", "encrypt files end to end with the passphrase in `FILE`")
 	flags.BoolVar(&o.encryptAsk, "encrypt-passphrase", false, "encrypt files end to end with a passphrase, which is asked for")
 
+	flags.BoolVar(&o.realtime, "realtime", false, "mirror the files while they grow, until stopped")
 	flags.StringVarP(&o.follow, "follow", "f", "", "send the lines of a growing `FILE`")
 	flags.StringVar(&o.from, "from", "beginning", "`WHERE` -f begins: beginning or end of the file")
 	flags.StringVarP(&o.key, "key", "k", "", "`KEY` of every line's record")
@@ -164,7 +172,7 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 	case o.topic == "" && o.Config == "":
 		return command.Usagef("no topic: say where to with -t TOPIC, or what to do with -c transfer.yml")
 	case o.topic == "":
-		if err := o.only("a source of transfer.yml", "-t", append([]string{"follow", "from", "partition", "include", "exclude", "watch", "retry-failed"}, lineFlags...)...); err != nil {
+		if err := o.only("a source of transfer.yml", "-t", append([]string{"follow", "from", "partition", "include", "exclude", "watch", "retry-failed", "realtime"}, lineFlags...)...); err != nil {
 			return err
 		}
 		sources, err := file.Sources(args)
@@ -176,7 +184,7 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
 			return command.Usagef("-f %s and %s: send the lines of one growing file, or files as they are", o.follow, args[0])
 		}
-		if err := o.only("the lines of a file", "", slices.Concat(fileFlags, encryptFlags)...); err != nil {
+		if err := o.only("the lines of a file", "", slices.Concat(fileFlags, encryptFlags, []string{"realtime"})...); err != nil {
 			return err
 		}
 		return r.sendGrowing(cmd.Context())
@@ -190,6 +198,14 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 			return command.Usagef("--retry-failed and %s: the files that failed are known, leave out the path", args[0])
 		}
 		return r.retryFailed(cmd.Context())
+	case o.realtime:
+		if len(args) == 0 {
+			return command.Usagef("--realtime mirrors growing files: name at least one")
+		}
+		if err := o.only("files that grow", "", slices.Concat([]string{"from", "watch", "retry-failed"}, lineFlags, watchFlags)...); err != nil {
+			return err
+		}
+		return r.sendRealtime(cmd.Context(), args)
 	case len(args) == 0, len(args) == 1 && args[0] == "-":
 		if err := o.only("the standard input", "", slices.Concat([]string{"from"}, fileFlags, encryptFlags)...); err != nil {
 			return err

@@ -238,7 +238,7 @@ func (r *runner) sendSources(ctx context.Context, sources []config.Transfer) err
 	var files, growing, watched []config.Transfer
 	for _, t := range sources {
 		switch {
-		case t.Source.Follow:
+		case t.Source.Follow, t.Source.Realtime:
 			growing = append(growing, t)
 		case t.Source.Watch != nil:
 			watched = append(watched, t)
@@ -277,7 +277,13 @@ func (r *runner) sendSources(ctx context.Context, sources []config.Transfer) err
 			failed(t, err)
 			continue
 		}
-		followers.Go(func() { failed(t, r.followFile(ctx, cfg, t.Source.Paths[0], producer.FollowOptions{})) })
+		followers.Go(func() {
+			if t.Source.Realtime {
+				failed(t, r.mirror(ctx, cfg, t.Source.Paths, producer.FileOptions{Include: t.Source.Include, Exclude: t.Source.Exclude}))
+			} else {
+				failed(t, r.followFile(ctx, cfg, t.Source.Paths[0], producer.FollowOptions{}))
+			}
+		})
 	}
 	var total producer.Summary
 	add := func(sum producer.Summary) {

@@ -72,7 +72,9 @@ type Source struct {
 	Include []string // globs; with none, everything
 	Exclude []string // globs
 	Follow  bool     // send the lines of the file as records, as they are written
-	Watch   *Watch   // send files of the directories as they become complete; nil: send what there is
+	// Realtime mirrors the files while they grow.
+	Realtime bool
+	Watch    *Watch // send files of the directories as they become complete; nil: send what there is
 }
 
 // Watch says when a file of a watched directory is sent, and what then becomes

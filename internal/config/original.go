@@ -61,21 +61,20 @@ func readOriginalTransfer(m *mapping, topic string, cfg *Config) {
 	t := Transfer{Name: topic, Topic: topic, Line: m.node.Line}
 	host, port := "127.0.0.1", int64(DefaultPort)
 	var folder, name, dir string
+	var realtime bool
 	m.take("destinationhost", func(v value) { host = v.host(&port) })
 	m.take("destinationport", func(v value) { port = v.int(1, 65535) })
 	m.take("destinationfolder", func(v value) { folder = v.string() })
 	m.take("sourcefilename", func(v value) { name = v.string() })
 	m.take("sourcefilepath", func(v value) { dir = v.string() })
 	m.take("realtimeflag", func(v value) {
-		if v.bool() {
-			m.r.note("line %d: %s: this version sends the file as a whole, as it is now; mirroring a file while it grows comes later", v.node.Line, v.key)
-		}
+		realtime = v.bool()
 	})
 	m.take("compression", func(v value) { t.Compression = originalCompression(v) })
 	m.done("destinationhost", "destinationport", "destinationfolder", "sourcefilename", "sourcefilepath", "realtimeflag", "compression")
 
 	if source := joinSource(dir, name); source != "" {
-		t.Source = &Source{Paths: []string{source}}
+		t.Source = &Source{Paths: []string{source}, Realtime: realtime}
 	}
 	if folder != "" {
 		t.Destination = &Destination{Path: folder}

@@ -51,7 +51,7 @@ func TestOriginalVariants(t *testing.T) {
 		"default port":       {"socketserver: {host: 10.0.0.1}", "10.0.0.1:9999", nil, ""},
 		"address":            {"socketserver: {address: '10.0.0.1:77'}", "10.0.0.1:77", nil, ""},
 		"other keys":         {"socketserver: {port: 1, backlog: 50}", ":1", nil, "socketserver.backlog has no meaning here"},
-		"realtime":           {"transfer: {sourcefilename: /a/b, realtimeflag: true}", "", []string{"/a/b"}, "sends the file as a whole"},
+		"realtime":           {"transfer: {sourcefilename: /a/b, realtimeflag: true}", "", []string{"/a/b"}, ""},
 		"path with the name": {"transfer: {sourcefilepath: /a/b.txt, sourcefilename: b.txt}", "", []string{"/a/b.txt"}, ""},
 		"path with a slash":  {"transfer: {sourcefilepath: /a/, sourcefilename: b.txt}", "", []string{"/a/b.txt"}, ""},
 		"directory":          {"transfer: {sourcefilepath: /a/}", "", []string{"/a/"}, ""},
@@ -68,6 +68,9 @@ func TestOriginalVariants(t *testing.T) {
 			var paths []string
 			for _, transfer := range cfg.Transfers {
 				paths = append(paths, transfer.Source.Paths...)
+				if want := name == "realtime"; transfer.Source.Realtime != want {
+					t.Errorf("realtime %v, want %v", transfer.Source.Realtime, want)
+				}
 			}
 			if !reflect.DeepEqual(paths, c.paths) {
 				t.Errorf("sends %v, want %v", paths, c.paths)

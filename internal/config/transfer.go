@@ -194,14 +194,20 @@ func readSource(v value) *Source {
 	m.take("include", func(v value) { s.Include = readGlobs(v) })
 	m.take("exclude", func(v value) { s.Exclude = readGlobs(v) })
 	m.take("follow", func(v value) { s.Follow = v.bool() })
+	m.take("realtime", func(v value) { s.Realtime = v.bool() })
 	readWatch(m, s)
-	m.later("realtime")
-	m.done("path", "include", "exclude", "follow", "watch", "done_marker", "settle", "scan_every", "after")
+	m.done("path", "include", "exclude", "follow", "realtime", "watch", "done_marker", "settle", "scan_every", "after")
 	if len(s.Paths) == 0 {
 		v.fail("a source needs a path: write path: FILE_OR_DIRECTORY")
 	}
+	if s.Follow && s.Realtime {
+		v.fail("follow sends the lines of a growing file as records, realtime the file itself: remove one of them")
+	}
 	if s.Follow && len(s.Paths) != 1 {
 		v.fail("follow needs exactly one path, that of the growing file")
+	}
+	if s.Realtime && s.Watch != nil {
+		v.fail("realtime mirrors files while they grow, watch sends them when they are complete: choose one")
 	}
 	if s.Follow && s.Watch != nil {
 		v.fail("follow sends the lines of a file, watch sends files of directories: choose one")
