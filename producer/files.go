@@ -120,6 +120,13 @@ func (p *Producer) newFileJob(ctx context.Context) (*fileJob, error) {
 	job := &fileJob{run: p.newRun(ctx), chunk: chunkSize(p.topic.maxBatch, p.sealing.overhead())}
 	job.run.letters = letters
 	job.run.resume = p.newResumption()
+	if job.run.confirm, err = job.run.newConfirmations(job.run.resume.goesOn()); err != nil {
+		_, endErr := job.run.end()
+		if endErr != nil {
+			return nil, endErr
+		}
+		return nil, err
+	}
 	return job, nil
 }
 

@@ -103,6 +103,11 @@ type Config struct {
 	// records are on the way, before it gives up; 0: for ever.
 	StallTimeout time.Duration
 
+	// Confirm has files confirmed by who receives them: SendFiles returns when
+	// that is done, and Watch takes a file for sent; nil: they are not. It has
+	// no meaning for lines.
+	Confirm *Confirm
+
 	// StateDir is a directory, made when missing, where a Producer remembers
 	// what outlives it; several may share one. "": nothing is remembered.
 	StateDir string
@@ -119,14 +124,17 @@ type Config struct {
 // Events are told what happens to files, as it happens. A nil function is not
 // called; no two are called at the same time. They must not block.
 type Events struct {
-	Found   func(files int, bytes int64)                // more to come: that many files with that many bytes
-	Begin   func(id, name string, size int64, dir bool) // id is the transfer id
-	Advance func(id string, bytes int64)                // that many more bytes are acknowledged
-	Done    func(id, digest string)                     // all of it is acknowledged; digest in hex, "" for a directory
-	Failed  func(id, name string, why error)            // it will not arrive; id is "" when it never began
-	Skipped func(name, reason string)                   // left out: not a regular file
-	Retried func(id, name string, why error)            // the transfer, maybe one of an earlier run, is void; the file is sent anew, by another id
-	Resumed func(id, name string, bytes int64)          // after Begin: it goes on from there, an earlier run sent what is before
+	Found       func(files int, bytes int64)                // more to come: that many files with that many bytes
+	Begin       func(id, name string, size int64, dir bool) // id is the transfer id
+	Advance     func(id string, bytes int64)                // that many more bytes are acknowledged
+	Done        func(id, digest string)                     // all of it is acknowledged; digest in hex, "" for a directory
+	Failed      func(id, name string, why error)            // it will not arrive; id is "" when it never began
+	Confirmed   func(id, name string, r protocol.Receipt)   // after Done or before: a receiver has it in place
+	Unconfirmed func(id, name string, why error)            // it is sent, and not confirmed: ErrUnconfirmed, or a *RejectedError
+	Waiting     func(files int)                             // all is sent; so many are waited for
+	Skipped     func(name, reason string)                   // left out: not a regular file
+	Retried     func(id, name string, why error)            // the transfer, maybe one of an earlier run, is void; the file is sent anew, by another id
+	Resumed     func(id, name string, bytes int64)          // after Begin: it goes on from there, an earlier run sent what is before
 }
 
 // Producer sends into one topic. Its methods may be called one after another;

@@ -65,6 +65,9 @@ func (p *Producer) newResumption() *resumption {
 	return r
 }
 
+// goesOn tells whether earlier runs have left anything to go on with.
+func (r *resumption) goesOn() bool { return r != nil && len(r.there) > 0 }
+
 // key names the checkpoint of a file: whatever its path holds, this is safe.
 func (r *resumption) key(path, name string) string {
 	sum := sha256.Sum256([]byte(strings.Join([]string{path, name, r.p.cfg.Topic, r.p.topic.cluster}, "\x00")))

@@ -24,6 +24,9 @@ type Summary struct {
 	Elapsed  time.Duration // of the whole call
 	Mirrored int           // files that were mirrored while they grew; Bytes is what was sent of them
 
+	Confirmed   int // files and directories that a receiver has in place; 0 without Config.Confirm
+	Unconfirmed int // those that are sent, and which no receiver has in place as far as was heard in time
+
 	Problems []Problem // the first maxProblems of what was skipped or failed
 }
 
@@ -63,7 +66,8 @@ type run struct {
 	over bool // the caller has its Summary: nothing is told any more
 	sum  Summary
 
-	resume *resumption // nil: every file is sent from its beginning
+	resume  *resumption    // nil: every file is sent from its beginning
+	confirm *confirmations // nil: nobody is waited for
 }
 
 func (p *Producer) newRun(ctx context.Context) *run {
@@ -84,6 +88,10 @@ func (r *run) end() (Summary, error) {
 	if err == nil && flushErr != nil {
 		err = fmt.Errorf("wait for acknowledgements: %w", flushErr)
 	}
+	if err == nil {
+		err = r.confirm.wait(r.ctx)
+	}
+	r.confirm.close()
 	r.cancel(nil)
 	r.stop()
 	r.watchdog.Wait()

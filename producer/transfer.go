@@ -1,6 +1,7 @@
 package producer
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -62,9 +63,12 @@ type transfer struct {
 	name      string
 	partition int32
 	sealer    *protocol.Sealer    // nil: it is not encrypted
+	key       *protocol.Key       // of sealer
 	acked     atomic.Int64        // bytes of chunks
 	whenAcked func(digest string) // called when the whole is acknowledged; nil: nobody cares
 	live      bool                // the file grows, and its bytes count as they are acknowledged
+
+	whenConfirmed func(error) // called when a receiver has told what became of it; nil: nobody cares
 
 	home  int            // the stream of begin and end
 	begun chan struct{}  // closed when the begin is acknowledged; nil: everything stays at home
@@ -85,6 +89,7 @@ func (j *fileJob) begin(m protocol.Manifest, c *resumed) (*transfer, error) {
 		t.id, t.partition, key = c.head.Transfer, c.head.Partition, c.key
 		t.acked.Store(c.from)
 	}
+	t.key = key
 	if key != nil {
 		var err error
 		if t.sealer, err = key.NewSealer(t.id, true); err != nil {
@@ -195,6 +200,11 @@ func (t *transfer) produceChunk(rec *kgo.Record, offset int64, promise func(*kgo
 // records of a partition are acknowledged in order, and one that is refused
 // ends the run.
 func (t *transfer) sendEnd(end protocol.End, dir bool) {
+	a := &awaited{name: t.name, size: -1, key: t.key, then: t.whenConfirmed}
+	if !dir {
+		a.size, a.kind, a.digest = end.Size, cmp.Or(t.run.p.cfg.Digest, protocol.DigestXXH3), end.Digest
+	}
+	t.run.confirm.expect(t.id, a)
 	t.away.Wait() // a record is acknowledged or given up in time, whatever happens
 	rec := t.record(protocol.FileRecord{Kind: protocol.KindEnd, End: &end})
 	t.run.produce(t.home, rec, func(_ *kgo.Record, err error) {
@@ -258,7 +268,7 @@ func (j *fileJob) sendFile(f source) {
 			return err
 		}
 		id = string(t.id)
-		t.whenAcked = func(digest string) { j.sent(f, digest) }
+		t.whenAcked = func(digest string) { j.sent(f, t, digest) }
 		digest, err := j.sendContent(t, file, before)
 		if err != nil && c != nil && j.run.ctx.Err() != nil {
 			return err // a later run goes on with it
@@ -269,7 +279,17 @@ func (j *fileJob) sendFile(f source) {
 			return err
 		}
 		sent = true
-		t.sendEnd(protocol.End{Size: before.Size(), Digest: hex.EncodeToString(digest.Sum(nil))}, false)
+		end := protocol.End{Size: before.Size(), Digest: hex.EncodeToString(digest.Sum(nil))}
+		if f.taken != nil && j.run.confirm != nil { // it counts as sent once it is confirmed
+			t.whenConfirmed = func(why error) {
+				if why != nil {
+					f.taken.failed(id, why)
+				} else {
+					f.taken.acked(end.Digest)
+				}
+			}
+		}
+		t.sendEnd(end, false)
 		return nil
 	}()
 	switch {
@@ -281,9 +301,9 @@ func (j *fileJob) sendFile(f source) {
 }
 
 // sent is told when all of a file is acknowledged.
-func (j *fileJob) sent(f source, digest string) {
+func (j *fileJob) sent(f source, t *transfer, digest string) {
 	j.run.forget(f)
-	if f.taken != nil {
+	if f.taken != nil && t.whenConfirmed == nil {
 		f.taken.acked(digest)
 	}
 }

@@ -35,6 +35,7 @@ type options struct {
 	include []string
 	exclude []string
 
+	confirming  confirmOptions
 	watching    watchOptions
 	retries     int
 	failed      bool
@@ -81,13 +82,16 @@ received with mft-consume --decrypt-key. Lines are not encrypted.
 
 With -c and without -t it runs the sources of transfer.yml, or those NAMEd.
 
-What the summary counts is acknowledged by the broker. While the broker is away
+What the summary counts is acknowledged by the broker. With --confirm it waits
+until a receiver has every file in place, and compares the digest it has. While the broker is away
 mft-produce waits for it. It ends with 3 when a file could not be read, kept
-changing, or a line was too long, and the rest was sent. Files that failed are on
+changing, or a line was too long, and the rest was sent, or when --confirm waited
+in vain; what is not confirmed is listed. Files that failed are on
 a list: --failed prints it, --retry-failed sends them.`,
 		Example: `  mft-produce -t reports january.pdf archive/
   mft-produce -t reports --include '*.csv' --digest sha256 /var/spool/out/
   mft-produce -t reports --encrypt-key transfer.key salaries/
+  mft-produce -t reports --confirm=5m --digest sha256 january.pdf
   mft-produce -t invoices --watch --after move=/srv/out/sent --exclude '*.tmp' /srv/out/
   mft-produce -t logs -f /var/log/syslog --from end
   mft-produce -t mirror --realtime /var/log/app.log
@@ -117,6 +121,7 @@ a list: --failed prints it, --retry-failed sends them.`,
 	flags.StringArrayVar(&o.include, "include", nil, "send only files that match `GLOB`, as *.csv or sub/**/a?; may be repeated")
 	flags.StringArrayVar(&o.exclude, "exclude", nil, "leave out files and directories that match `GLOB`; may be repeated")
 
+	o.confirming.add(flags)
 	o.watching.add(flags)
 	flags.IntVar(&o.retries, "retries", producer.DefaultRetries, "try a file that cannot be read, or changes while it is, again `N` times, after growing waits")
 	flags.BoolVar(&o.failed, "failed", false, "list the files that could finally not be sent")
@@ -141,7 +146,7 @@ a list: --failed prints it, --retry-failed sends them.`,
 
 // Flags that say something about files only, and about lines only.
 var (
-	fileFlags = []string{"streams", "resume", "digest", "include", "exclude", "watch", "done-marker", "settle", "scan-every", "after", "retries", "retry-failed"}
+	fileFlags = []string{"confirm", "confirm-group", "streams", "resume", "digest", "include", "exclude", "watch", "done-marker", "settle", "scan-every", "after", "retries", "retry-failed"}
 	lineFlags = []string{"key", "key-delim", "header"}
 )
 
@@ -164,6 +169,11 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 	r := &runner{options: o, in: cmd.InOrStdin(), out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), notes: file.Notes}
 	if o.failed {
 		return r.listFailed()
+	}
+	if o.topic != "" && !o.confirming.confirm.on {
+		if err := o.only("files that nobody confirms", "--confirm", "confirm-group"); err != nil {
+			return err
+		}
 	}
 	if o.retries < 0 {
 		return command.Usagef("--retries %d: give 0 or more", o.retries)
@@ -260,6 +270,7 @@ func (o *options) producerConfig(t config.Transfer) producer.Config {
 	if t.Resume != nil && !o.flags.Changed("resume") {
 		cfg.NoResume = !*t.Resume
 	}
+	cfg.Confirm = o.confirming.options(o.flags, t.Confirm)
 	cfg.Retries = o.retries
 	if t.Retries != nil && !o.flags.Changed("retries") {
 		cfg.Retries = *t.Retries

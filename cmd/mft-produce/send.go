@@ -15,6 +15,7 @@ import (
 	"mft/internal/kafka"
 	"mft/internal/terminal"
 	"mft/producer"
+	"mft/protocol"
 )
 
 // runner does what one command line asks for.
@@ -119,6 +120,12 @@ func (r *runner) filesOnce(ctx context.Context, cfg producer.Config, progress *t
 // fileEvents shows what happens to files.
 func fileEvents(progress *terminal.Progress) producer.Events {
 	return producer.Events{
+		Confirmed: func(id, name string, r protocol.Receipt) {
+			progress.Confirm(id, name, terminal.Receiver{Group: r.Group, Host: r.Host, Path: r.Path, Digest: r.Digest})
+		},
+		Unconfirmed: progress.Unconfirmed,
+		Waiting:     progress.Waiting,
+
 		Found:   progress.Expect,
 		Begin:   progress.Begin,
 		Advance: progress.Advance,
@@ -130,9 +137,14 @@ func fileEvents(progress *terminal.Progress) producer.Events {
 	}
 }
 
-// filesError is the error of files that could not be sent, nil when all were.
+// filesError is the error of files that could not be sent, or are not
+// confirmed; nil when there are none.
 func filesError(sum producer.Summary) error {
 	switch {
+	case sum.Unconfirmed > 0 && sum.Failed == 0:
+		return command.Partlyf("%d of %d files and directories are sent and not confirmed: they are listed above", sum.Unconfirmed, sum.Unconfirmed+sum.Confirmed)
+	case sum.Unconfirmed > 0:
+		return command.Partlyf("%d files and directories could not be sent, %d are sent and not confirmed: they are listed above", sum.Failed, sum.Unconfirmed)
 	case sum.Failed == 0:
 		return nil
 	case sum.Files+sum.Dirs == 0:
@@ -294,6 +306,8 @@ func (r *runner) sendSources(ctx context.Context, sources []config.Transfer) err
 		total.Failed += sum.Failed
 		total.Skipped += sum.Skipped
 		total.Unended += sum.Unended
+		total.Confirmed += sum.Confirmed
+		total.Unconfirmed += sum.Unconfirmed
 	}
 	for _, t := range watched {
 		cfg := r.watched(r.producerConfig(t))

@@ -60,6 +60,7 @@ type Transfer struct {
 	Source      *Source
 	Destination *Destination
 	Encryption  *Encryption // nil: files travel in clear
+	Confirm     *Confirm    // nil: receivers are not waited for
 	Limit       Limit       // how fast, on the wire
 	Retries     *int        // of files that cannot be sent; nil for the default
 	Line        int         // where it stands in the file
@@ -102,6 +103,12 @@ type Exec struct {
 	Timeout  time.Duration // of one run; 0: not given
 	Tries    int           // 0: not given
 	Parallel int           // at a time; 0: not given
+}
+
+// Confirm says that receivers are waited for.
+type Confirm struct {
+	Timeout *time.Duration // without a confirmation; nil: not given, 0: for ever
+	Group   string         // whose receivers count; "": any
 }
 
 // Encryption says what files are encrypted with, end to end. There is a key

@@ -127,12 +127,12 @@ func readTransfer(m *mapping) (t Transfer) {
 	m.take("acks", func(v value) { t.Acks = v.oneOf("all", "1", "0") })
 	m.take("source", func(v value) { t.Source = readSource(v) })
 	m.take("destination", func(v value) { t.Destination = readDestination(v) })
+	m.take("confirm", func(v value) { t.Confirm = readConfirm(v) })
 	m.take("encryption", func(v value) { t.Encryption = readEncryption(v) })
 	m.take("limit", func(v value) { t.Limit = readLimit(v) })
 	m.take("resume", func(v value) { on := v.bool(); t.Resume = &on })
 	m.take("retries", func(v value) { n := int(v.int(0, 1000)); t.Retries = &n })
-	m.later("confirm")
-	m.done("name", "topic", "group", "streams", "compression", "digest", "acks", "encryption", "limit", "resume", "retries", "source", "destination")
+	m.done("name", "topic", "group", "streams", "compression", "digest", "acks", "confirm", "encryption", "limit", "resume", "retries", "source", "destination")
 
 	switch {
 	case t.Name == "" && t.Topic == "":
@@ -151,6 +151,9 @@ func readTransfer(m *mapping) (t Transfer) {
 	if t.Streams > 1 && t.Source != nil && t.Source.Follow {
 		m.fail("only files go over several streams: remove streams, or source.follow")
 	}
+	if t.Confirm != nil && t.Source != nil && t.Source.Follow {
+		m.fail("only files are confirmed: remove confirm, or source.follow")
+	}
 	if t.Encryption != nil && t.Source != nil && t.Source.Follow {
 		m.fail("only files are encrypted: remove encryption, or source.follow")
 	}
@@ -161,6 +164,28 @@ func readTransfer(m *mapping) (t Transfer) {
 		}
 	}
 	return t
+}
+
+// readConfirm reads a truth, a time, or a mapping.
+func readConfirm(v value) *Confirm {
+	c := &Confirm{}
+	wait := func(v value) { d := v.duration(); c.Timeout = &d }
+	if v.node.Kind == yaml.MappingNode {
+		m := newMapping(v.r, v.node, v.key)
+		m.take("timeout", wait)
+		m.take("group", func(v value) { c.Group = v.string() })
+		m.done("timeout", "group")
+		return c
+	}
+	switch v.node.Tag {
+	case "!!bool":
+		if !v.bool() {
+			return nil
+		}
+	default:
+		wait(v)
+	}
+	return c
 }
 
 // readEncryption reads a key file, a list of them, or a mapping.

@@ -100,6 +100,9 @@ func (p *Progress) figures(now time.Time) string {
 	if p.wantFiles > 1 {
 		text += fmt.Sprintf("  %d/%s", p.total.Files, Count(p.wantFiles, "file"))
 	}
+	if p.total.Confirmed > 0 {
+		text += fmt.Sprintf("  %d confirmed", p.total.Confirmed)
+	}
 	if d := left(p.wantBytes-p.moved, rate); d > 0 {
 		text += "  " + d.Round(time.Second).String() + " left"
 	}

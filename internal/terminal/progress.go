@@ -45,6 +45,7 @@ type Progress struct {
 	pace      pace
 	total     Summary
 	closed    bool
+	sent      time.Duration // how long that took, once only receivers are waited for
 }
 
 type item struct {
@@ -59,12 +60,15 @@ type item struct {
 
 // Summary is what was done.
 type Summary struct {
-	Files   int           // regular files in place
-	Dirs    int           // directories in place
-	Bytes   int64         // content of those files
-	Earlier int64         // of Bytes, what an earlier run has moved
-	Failed  int           // files and directories that failed
-	Skipped int           // files that Skip told of
+	Files   int   // regular files in place
+	Dirs    int   // directories in place
+	Bytes   int64 // content of those files
+	Earlier int64 // of Bytes, what an earlier run has moved
+	Failed  int   // files and directories that failed
+	Skipped int   // files that Skip told of
+
+	Confirmed, Unconfirmed int // files and directories that Confirm and Unconfirmed told of
+
 	Elapsed time.Duration // since New
 }
 
@@ -110,6 +114,12 @@ type Event struct {
 	Rate    *int64  `json:"rate,omitempty"` // bytes per second, of late
 	Left    float64 `json:"left,omitempty"` // seconds until the rest is done, at that rate
 	Seconds float64 `json:"seconds,omitempty"`
+
+	Group       string `json:"group,omitempty"` // of the receiver that confirms
+	Host        string `json:"host,omitempty"`  // its machine
+	Path        string `json:"path,omitempty"`  // where it has the file
+	Confirmed   *int   `json:"confirmed,omitempty"`
+	Unconfirmed *int   `json:"unconfirmed,omitempty"`
 }
 
 // Expect adds to what is to come, which gives the bar its length.
@@ -281,6 +291,9 @@ func (p *Progress) Summary() Summary {
 func (p *Progress) summary() Summary {
 	s := p.total
 	s.Elapsed = time.Since(p.start)
+	if p.sent > 0 {
+		s.Elapsed = p.sent
+	}
 	return s
 }
 
@@ -315,7 +328,7 @@ func (p *Progress) Close() Summary {
 	defer p.mu.Unlock()
 	p.emit(Event{
 		Event: "summary", Files: &s.Files, Dirs: &s.Dirs, Failed: &s.Failed, Bytes: &s.Bytes,
-		Seconds: s.Elapsed.Seconds(),
+		Seconds: s.Elapsed.Seconds(), Confirmed: s.confirmed(s.Confirmed), Unconfirmed: s.confirmed(s.Unconfirmed),
 	})
 	if p.json == nil || p.show {
 		fmt.Fprintln(p.err, p.verb+" "+s.String())
@@ -342,6 +355,12 @@ func (s Summary) String() string {
 	if s.Skipped > 0 {
 		text += fmt.Sprintf(", %d skipped", s.Skipped)
 	}
+	if s.Confirmed+s.Unconfirmed > 0 {
+		text += fmt.Sprintf(", %d confirmed", s.Confirmed)
+	}
+	if s.Unconfirmed > 0 {
+		text += fmt.Sprintf(", %d not confirmed", s.Unconfirmed)
+	}
 	return text
 }
 
@@ -359,6 +378,7 @@ func (p *Progress) tell() {
 		event.OfFiles, event.OfBytes = &p.wantFiles, &p.wantBytes
 		event.Left = left(p.wantBytes-p.moved, p.rate(now)).Seconds()
 	}
+	event.Confirmed = p.total.confirmed(p.total.Confirmed)
 	p.emit(event)
 	if p.show && p.bar == nil {
 		fmt.Fprintln(p.err, p.verb+" "+p.status(now))
@@ -386,6 +406,9 @@ func (p *Progress) status(now time.Time) string {
 	}
 	rate := p.rate(now)
 	text := files + ", " + bytes + ", " + Size(int64(rate)) + "/s"
+	if p.total.Confirmed > 0 {
+		text += fmt.Sprintf(", %d confirmed", p.total.Confirmed)
+	}
 	if p.wantBytes > 0 {
 		text += eta(p.wantBytes-p.moved, rate)
 	}
