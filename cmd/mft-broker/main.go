@@ -80,6 +80,9 @@ func (o *options) run(ctx context.Context, cmd *cobra.Command) error {
 		return err
 	}
 	cfg.Logger.Info().Str("data", dir).Str("version", command.Version()).Msg("mft-broker started")
+	if err := command.Ready(); err != nil { // it listens; without the notice it would be stopped in time, for the unit says that there is one
+		cfg.Logger.Warn().Err(err).Msg("the service manager was not told")
+	}
 	if err := b.Run(ctx); err != nil {
 		return err
 	}
