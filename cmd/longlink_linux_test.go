@@ -41,19 +41,19 @@ func newLongLink(t *testing.T) *longLink {
 	return l
 }
 
-// start starts a command on the near side.
-func (l *longLink) start(name string, args ...string) (p *commandtest.Process) {
+// start starts a command at an end of the link.
+func (l *longLink) start(at *longlink.End, name string, args ...string) (p *commandtest.Process) {
 	l.t.Helper()
-	if err := l.near.Do(func() { p = commands.Start(l.t, nil, name, append([]string{"-b", l.addr}, args...)...) }); err != nil {
+	if err := at.Do(func() { p = commands.Start(l.t, nil, name, append([]string{"-b", l.addr}, args...)...) }); err != nil {
 		l.t.Fatal(err)
 	}
 	return p
 }
 
-// run runs a command on the near side to its end.
-func (l *longLink) run(name string, args ...string) {
+// run runs a command at an end of the link to its end.
+func (l *longLink) run(at *longlink.End, name string, args ...string) {
 	l.t.Helper()
-	p := l.start(name, args...)
+	p := l.start(at, name, args...)
 	if err := p.WaitFor(5 * time.Minute); err != nil {
 		l.t.Fatalf("%s: %v\n%s", name, err, p.Stderr.String())
 	}
@@ -63,7 +63,7 @@ func (l *longLink) run(name string, args ...string) {
 // at an end, once TCP has found out how fast it may be.
 func (l *longLink) rate(at *longlink.End, name string, args ...string) float64 {
 	l.t.Helper()
-	p := l.start(name, args...)
+	p := l.start(l.near, name, args...)
 	defer p.KillNow()
 	wait := func(d time.Duration) {
 		select {
@@ -78,8 +78,8 @@ func (l *longLink) rate(at *longlink.End, name string, args ...string) float64 {
 	return float64(at.Arrived()-before) / time.Since(began).Seconds()
 }
 
-// TestStreamsFillALongLink sends one large file with one stream and with
-// eight: eight carry at least four times as much. Both are measured in
+// TestStreamsFillALongLink sends and receives one large file with one stream
+// and with eight: eight carry at least four times as much. Both are measured in
 // one run, and again should the machine have been busy with something else.
 func TestStreamsFillALongLink(t *testing.T) {
 	const aim = 4
@@ -102,8 +102,12 @@ func TestStreamsFillALongLink(t *testing.T) {
 	atLeast("sending", func(streams string) float64 {
 		return l.rate(l.far, "mft-produce", "-t", "given-up", "--streams", streams, large)
 	})
-	l.run("mft-produce", "-t", "small", "--streams", "8", small)
+	l.run(l.far, "mft-produce", "-t", "there", large)
+	atLeast("receiving", func(streams string) float64 {
+		return l.rate(l.near, "mft-consume", "-t", "there", "--streams", streams, "--dir", t.TempDir())
+	})
+	l.run(l.near, "mft-produce", "-t", "small", "--streams", "8", small)
 	out := t.TempDir()
-	l.run("mft-consume", "-t", "small", "--dir", out, "--once")
+	l.run(l.near, "mft-consume", "-t", "small", "--streams", "8", "--dir", out, "--once")
 	commandtest.SameTree(t, filepath.Dir(small), out)
 }

@@ -29,6 +29,13 @@ type FilesConfig struct {
 	// received. Without it the call ends with its context only.
 	Once bool
 
+	// Streams is how many connections fetch at a time, up to MaxStreams, also of
+	// one partition; 0: one. Stream i begins with broker i of Brokers, counted
+	// round.
+	Streams int
+
+	pieceBytes int64 // of one fetch of many, at least; 0: minPiece
+
 	// AbandonAfter is how long after its last record a transfer without an end
 	// is given up: its sender is gone, and until then its records hold back the
 	// group's offset. 0: DefaultAbandonAfter, negative: never.
@@ -72,6 +79,9 @@ func ReceiveFiles(ctx context.Context, cfg FilesConfig) (Summary, error) {
 	began := time.Now()
 	if err := cfg.check(); err != nil {
 		return Summary{}, err
+	}
+	if cfg.Streams < 0 || cfg.Streams > MaxStreams {
+		return Summary{}, fmt.Errorf("%d streams: use 1 to %d", cfg.Streams, MaxStreams)
 	}
 	if err := errors.Join(cfg.OnConflict.check(), cfg.Hook.Check()); err != nil {
 		return Summary{}, err

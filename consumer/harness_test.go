@@ -277,8 +277,13 @@ func testLog(t testing.TB) zerolog.Logger {
 	return zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.InfoLevel)
 }
 
+// config receives over several streams in the tests that say so by their name.
 func (s *sender) config(dir string) FilesConfig {
-	return FilesConfig{Config: Config{Brokers: s.brokers, Topic: s.topic, Logger: testLog(s.t)}, Dir: dir, Once: true}
+	cfg := FilesConfig{Config: Config{Brokers: s.brokers, Topic: s.topic, Logger: testLog(s.t)}, Dir: dir, Once: true}
+	if strings.HasPrefix(s.t.Name(), "TestStreams") {
+		cfg.Streams, cfg.pieceBytes = 4, 4096 // so small that nearly everything is fetched in ranges
+	}
+	return cfg
 }
 
 // receive runs ReceiveFiles to its end.

@@ -64,6 +64,9 @@ type partition struct {
 	newerMu sync.Mutex
 	newer   map[string]int64 // names placed since supersede looked, and where the transfers began
 
+	ranged      atomic.Bool  // it is caught up with in ranges: see streams
+	rangedAfter atomic.Int64 // when it may be next, Unix ns
+
 	in      chan fetched
 	quit    chan struct{} // closed: stop reading
 	dropped chan struct{} // closed: it is another receiver's now, place nothing more of it

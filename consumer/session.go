@@ -29,9 +29,10 @@ const (
 // BlockRebalanceOnPoll.
 type session struct {
 	*receiver
-	client *kgo.Client
-	topic  topicInfo
-	spans  map[int32]span // with Once: what is to be read
+	client  *kgo.Client
+	streams *streams // nil: client fetches
+	topic   topicInfo
+	spans   map[int32]span // with Once: what is to be read
 
 	ctx    context.Context // of polling; ends with a cause
 	end    context.CancelCauseFunc
@@ -71,6 +72,12 @@ func (r *receiver) session(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if r.cfg.Streams > 1 {
+		if s.streams, err = newStreams(s, r.cfg.Streams); err != nil {
+			return err
+		}
+		defer s.streams.close()
+	}
 	s.client, err = kgo.NewClient(append(r.cfg.clientOptions(r.watch),
 		kgo.ConsumeTopics(r.cfg.Topic),
 		kgo.ConsumerGroup(r.cfg.Group),
@@ -92,6 +99,10 @@ func (r *receiver) session(ctx context.Context) (err error) {
 	defer s.client.CloseAllowingRebalance()
 
 	var helpers sync.WaitGroup
+	if s.streams != nil {
+		s.client.PauseFetchTopics(r.cfg.Topic)
+		helpers.Go(s.streams.poll)
+	}
 	helpers.Go(s.commitLoop)
 	helpers.Go(func() { s.watchTopic(asking) })
 	helpers.Go(s.watchPlacer)
@@ -116,12 +127,8 @@ func (s *session) poll() {
 		var deliveries []delivery
 		s.mu.Lock()
 		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
-			if p := s.parts[f.Partition]; p != nil && len(f.Records) > 0 {
-				stable := f.LastStableOffset
-				if stable < 0 {
-					stable = f.HighWatermark
-				}
-				deliveries = append(deliveries, delivery{p, fetched{f.Records, stable}})
+			if p := s.parts[f.Partition]; p != nil && len(f.Records) > 0 && s.streams == nil {
+				deliveries = append(deliveries, delivery{p, fetched{f.Records, stableEnd(f.LastStableOffset, f.HighWatermark)}})
 			}
 		})
 		s.mu.Unlock()
@@ -247,6 +254,9 @@ func (s *session) adjustOffsets(_ context.Context, offsets map[string]map[int32]
 		if old := s.parts[id]; old != nil { // assigned again without having been taken away
 			old.stop(true)
 			<-old.done
+			if s.streams != nil {
+				s.streams.forget(id)
+			}
 		}
 		p := s.newPartition(id, max(at, -1), n)
 		if from := p.ledger.position(); at >= 0 && from < at {
@@ -254,6 +264,9 @@ func (s *session) adjustOffsets(_ context.Context, offsets map[string]map[int32]
 		}
 		s.parts[id] = p
 		go p.run()
+		if s.streams != nil {
+			s.streams.follow(p, offsets[s.cfg.Topic][id])
+		}
 	}
 	s.kick()
 	return offsets, nil
@@ -327,6 +340,9 @@ func (s *session) giveBack(ids []int32, commit bool) {
 	s.mu.Unlock()
 	for _, p := range parts {
 		p.stop(true)
+		if s.streams != nil {
+			s.streams.forget(p.id)
+		}
 	}
 	for _, p := range parts {
 		<-p.done

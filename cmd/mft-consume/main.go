@@ -28,6 +28,7 @@ type options struct {
 
 	// files
 	dir        string
+	streams    int
 	once       bool
 	abandon    time.Duration
 	noReceipts bool
@@ -119,6 +120,7 @@ when a command of --exec failed.`,
 	flags.DurationVar(&o.timeout, "timeout", 0, "give up when no broker answers within this `TIME` (default: 1m for what ends by itself, else never)")
 
 	flags.StringVar(&o.dir, "dir", "", "receive files into `DIR`, which is created when missing")
+	flags.IntVar(&o.streams, "streams", 1, "fetch over `N` connections at a time, spread over the brokers and ports of -b; at most 32")
 	flags.BoolVar(&o.once, "once", false, "stop when everything that is in the topic now is received")
 	flags.DurationVar(&o.abandon, "abandon-after", consumer.DefaultAbandonAfter, "give up a file when nothing of it has come for this `TIME`; 0: never")
 
@@ -153,7 +155,7 @@ when a command of --exec failed.`,
 
 // Flags that say something only about files, about records, about --embedded.
 var (
-	fileFlags     = []string{"once", "abandon-after", "progress", "no-receipts", "on-conflict", "route", "exec", "exec-timeout", "exec-tries", "exec-parallel", "decrypt-key", "decrypt-passphrase-file", "decrypt-passphrase", "accept-plain"}
+	fileFlags     = []string{"once", "streams", "abandon-after", "progress", "no-receipts", "on-conflict", "route", "exec", "exec-timeout", "exec-tries", "exec-parallel", "decrypt-key", "decrypt-passphrase-file", "decrypt-passphrase", "accept-plain"}
 	recordFlags   = []string{"follow", "count", "from", "partition", "format"}
 	embeddedFlags = []string{"listen", "data"}
 )
@@ -169,6 +171,9 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 		}
 	} else if command.Typed(o.flags, "brokers") {
 		return command.Usagef("--brokers and --embedded exclude each other: the broker is inside")
+	}
+	if o.streams < 0 || o.streams > consumer.MaxStreams {
+		return command.Usagef("%d streams: use 1 to %d", o.streams, consumer.MaxStreams)
 	}
 	r := &runner{options: o, out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), file: file}
 	switch {

@@ -57,7 +57,7 @@ func (r *runner) receive(ctx context.Context, destinations []config.Transfer) er
 	progress := terminal.New(shown)
 	defer command.Show(ctx, true, func() string { return progress.State(r.view.Lines()...) })()
 	log := r.logger(progress.Writer())
-	limitMemory(len(destinations), r.embedded)
+	limitMemory(destinations, r.streamsOf, r.embedded)
 	var total consumer.Summary
 	work := func(ctx context.Context) (err error) {
 		total, err = r.receiveAll(ctx, destinations, arrivals, progress, log)
@@ -90,14 +90,27 @@ func (r *runner) receive(ctx context.Context, destinations []config.Transfer) er
 
 // limitMemory has the garbage collected more eagerly when there is more memory
 // than the buffers of so many receivers need. GOMEMLIMIT comes first.
-func limitMemory(receivers int, embedded bool) {
-	limit := int64(64+96*receivers) << 20
+func limitMemory(receivers []config.Transfer, streams func(config.Transfer) int, embedded bool) {
+	limit := int64(64+96*len(receivers)) << 20
+	for _, t := range receivers {
+		if streams(t) > 1 {
+			limit += 64 << 20
+		}
+	}
 	if embedded {
 		limit += 64 << 20
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(limit)
 	}
+}
+
+// streamsOf is how many connections fetch for a transfer at a time.
+func (r *runner) streamsOf(t config.Transfer) int {
+	if t.Streams != 0 && !r.flags.Changed("streams") {
+		return t.Streams
+	}
+	return r.streams
 }
 
 // distinct refuses two transfers into one directory: only one receiver works there.
@@ -135,6 +148,7 @@ func (r *runner) receiveAll(ctx context.Context, destinations []config.Transfer,
 			Once:         r.once,
 			AbandonAfter: r.abandon,
 			NoReceipts:   r.noReceipts || t.Destination.NoReceipts,
+			Streams:      r.streamsOf(t),
 			Keys:         rings[i],
 			AcceptPlain:  r.acceptPlain || t.Encryption != nil && t.Encryption.AcceptPlain,
 			Events: consumer.Events{
