@@ -20,6 +20,9 @@ type source struct {
 	tries int // that failed so far
 
 	taken *taken // for a watcher; nil: for nobody
+
+	left string // for Plan: why it is left out; "": it is sent
+	size int64  // of what is left out
 }
 
 // root is one argument of SendFiles. As with cp and rsync, "dir" stands for
@@ -99,6 +102,8 @@ type walker struct {
 	filter filter
 	found  chan<- source
 	dirs   []source
+
+	leftOut func(path, name string, size int64, why string) // told of what is not sent; nil: nobody is
 }
 
 // walkRoot walks one argument.
@@ -123,15 +128,23 @@ func (w *walker) take(ctx context.Context, file, name, rel string, mode fs.FileM
 	if match == "" {
 		match = name
 	}
+	leave := func(why string) {
+		if w.leftOut != nil {
+			w.leftOut(file, name, size, why)
+		}
+	}
 	if w.filter.excluded(match) || !mode.IsDir() && !w.filter.included(match) {
+		leave("it is excluded")
 		return false
 	}
 	if reason := irregular(mode); reason != "" {
 		w.run.skipped(name, reason)
+		leave(reason)
 		return false
 	}
 	if err := protocol.CheckName(name); err != nil {
 		w.run.failed("", name, err)
+		leave(err.Error())
 		return false
 	}
 	if mode.IsDir() {
@@ -169,7 +182,7 @@ func (w *walker) walkDir(ctx context.Context, dir, name, rel string) bool {
 		}
 		childRel := path.Join(rel, entry.Name())
 		var size int64
-		if entry.Type().IsRegular() && w.run.p.cfg.Events.Found != nil {
+		if entry.Type().IsRegular() && (w.run.p.cfg.Events.Found != nil || w.leftOut != nil) {
 			if info, err := entry.Info(); err == nil {
 				size = info.Size()
 			}

@@ -168,9 +168,8 @@ func (p *Producer) Watch(ctx context.Context, dirs []string, o WatchOptions) (su
 }
 
 // openDirs checks the directories and opens their ledgers.
-func (w *watcher) openDirs(args []string) error {
-	roots, err := newRoots(args)
-	if err != nil {
+func (w *watcher) openDirs(args []string) (err error) {
+	if err := w.checkDirs(args); err != nil {
 		return err
 	}
 	stateDir := ""
@@ -180,6 +179,20 @@ func (w *watcher) openDirs(args []string) error {
 		}
 	} else if w.o.After.Kind != AfterDelete && w.o.After.Kind != AfterMove {
 		w.p.log.Warn().Msg("there is no state directory: a restart sends all files again")
+	}
+	for _, d := range w.dirs {
+		if d.ledger, err = openLedger(stateDir, d.abs, w.p.cfg.Topic); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkDirs takes the arguments, which must be directories.
+func (w *watcher) checkDirs(args []string) error {
+	roots, err := newRoots(args)
+	if err != nil {
+		return err
 	}
 	for _, r := range roots {
 		info, err := os.Stat(r.path)
@@ -198,18 +211,16 @@ func (w *watcher) openDirs(args []string) error {
 				return &ArgumentError{fmt.Sprintf("%s and %s: one is in the other, watch that one only", other.path, r.path)}
 			}
 		}
-		ledger, err := openLedger(stateDir, abs, w.p.cfg.Topic)
-		if err != nil {
-			return err
-		}
-		w.dirs = append(w.dirs, &watchedDir{root: r, abs: abs, ledger: ledger})
+		w.dirs = append(w.dirs, &watchedDir{root: r, abs: abs})
 	}
 	return nil
 }
 
 func (w *watcher) closeLedgers() (err error) {
 	for _, d := range w.dirs {
-		err = errors.Join(err, d.ledger.close())
+		if d.ledger != nil {
+			err = errors.Join(err, d.ledger.close())
+		}
 	}
 	return err
 }

@@ -88,8 +88,7 @@ func openLedger(stateDir, dir, topic string) (*watchLedger, error) {
 	if stateDir == "" {
 		return l, nil
 	}
-	id := keyOf(topic + "\x00" + dir)
-	l.path = filepath.Join(stateDir, hex.EncodeToString(id[:8])+".ledger")
+	l.path = ledgerPath(stateDir, dir, topic)
 	l.header = ledgerLine{Version: ledgerVersion, Topic: topic, Dir: dir}
 	var err error
 	if l.lock, err = os.OpenFile(l.path+".lock", os.O_RDWR|os.O_CREATE, 0o600); err != nil {
@@ -111,38 +110,17 @@ func openLedger(stateDir, dir, topic string) (*watchLedger, error) {
 	return l, nil
 }
 
+func ledgerPath(stateDir, dir, topic string) string {
+	id := keyOf(topic + "\x00" + dir)
+	return filepath.Join(stateDir, hex.EncodeToString(id[:8])+".ledger")
+}
+
 // load reads the file. A last line that is not whole, as a power cut leaves it,
 // is cut off. A ledger that cannot be understood is not guessed at.
 func (l *watchLedger) load() error {
-	r := bufio.NewReaderSize(l.file, 64<<10)
-	var good int64
-	for {
-		text, err := r.ReadBytes('\n')
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		var line ledgerLine
-		if err := json.Unmarshal(text, &line); err != nil {
-			if bytes.ContainsRune(text, 0) { // room that was never written
-				break
-			}
-			return fmt.Errorf("%s is damaged at byte %d: remove it to have all files sent again: %w", l.path, good, err)
-		}
-		good += int64(len(text))
-		l.lines++
-		if line.Version > 0 || good == int64(len(text)) {
-			if line.Version != ledgerVersion {
-				return fmt.Errorf("%s has version %d and this mft-produce knows %d: use the mft-produce that wrote it", l.path, line.Version, ledgerVersion)
-			}
-			l.root.inode, l.root.dev = line.Inode, line.Dev
-			continue
-		}
-		if err := l.apply(line); err != nil {
-			return fmt.Errorf("%s is damaged before byte %d: %w", l.path, good, err)
-		}
+	good, err := l.read(l.file)
+	if err != nil {
+		return err
 	}
 	if err := l.file.Truncate(good); err != nil {
 		return err
@@ -154,6 +132,40 @@ func (l *watchLedger) load() error {
 		return l.append(l.header)
 	}
 	return nil
+}
+
+// read reads lines and returns how many bytes are whole ones.
+func (l *watchLedger) read(from io.Reader) (good int64, err error) {
+	r := bufio.NewReaderSize(from, 64<<10)
+	for {
+		text, err := r.ReadBytes('\n')
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return good, err
+		}
+		var line ledgerLine
+		if err := json.Unmarshal(text, &line); err != nil {
+			if bytes.ContainsRune(text, 0) { // room that was never written
+				break
+			}
+			return good, fmt.Errorf("%s is damaged at byte %d: remove it to have all files sent again: %w", l.path, good, err)
+		}
+		good += int64(len(text))
+		l.lines++
+		if line.Version > 0 || good == int64(len(text)) {
+			if line.Version != ledgerVersion {
+				return good, fmt.Errorf("%s has version %d and this mft-produce knows %d: use the mft-produce that wrote it", l.path, line.Version, ledgerVersion)
+			}
+			l.root.inode, l.root.dev = line.Inode, line.Dev
+			continue
+		}
+		if err := l.apply(line); err != nil {
+			return good, fmt.Errorf("%s is damaged before byte %d: %w", l.path, good, err)
+		}
+	}
+	return good, nil
 }
 
 func (l *watchLedger) apply(line ledgerLine) error {

@@ -30,6 +30,7 @@ type options struct {
 	dir        string
 	streams    int
 	once       bool
+	dryRun     bool
 	abandon    time.Duration
 	noReceipts bool
 
@@ -122,6 +123,7 @@ when a command of --exec failed.`,
 	flags.StringVar(&o.dir, "dir", "", "receive files into `DIR`, which is created when missing")
 	flags.IntVar(&o.streams, "streams", 1, "fetch over `N` connections at a time, spread over the brokers and ports of -b; at most 32")
 	flags.BoolVar(&o.once, "once", false, "stop when everything that is in the topic now is received")
+	flags.BoolVar(&o.dryRun, "dry-run", false, "list the files in the topic that would be received now, and change nothing")
 	flags.DurationVar(&o.abandon, "abandon-after", consumer.DefaultAbandonAfter, "give up a file when nothing of it has come for this `TIME`; 0: never")
 
 	flags.BoolVar(&o.noReceipts, "no-receipts", false, "write no receipts to TOPIC.receipts; the group then remembers less of what it has placed")
@@ -155,7 +157,7 @@ when a command of --exec failed.`,
 
 // Flags that say something only about files, about records, about --embedded.
 var (
-	fileFlags     = []string{"once", "streams", "abandon-after", "progress", "no-receipts", "on-conflict", "route", "exec", "exec-timeout", "exec-tries", "exec-parallel", "decrypt-key", "decrypt-passphrase-file", "decrypt-passphrase", "accept-plain"}
+	fileFlags     = []string{"once", "dry-run", "streams", "abandon-after", "progress", "no-receipts", "on-conflict", "route", "exec", "exec-timeout", "exec-tries", "exec-parallel", "decrypt-key", "decrypt-passphrase-file", "decrypt-passphrase", "accept-plain"}
 	recordFlags   = []string{"follow", "count", "from", "partition", "format"}
 	embeddedFlags = []string{"listen", "data"}
 )
@@ -164,6 +166,9 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 	file, err := o.Load(o.flags)
 	if err != nil {
 		return err
+	}
+	if o.dryRun && o.embedded {
+		return command.Usagef("--dry-run and --embedded exclude each other: name a broker that runs")
 	}
 	if !o.embedded {
 		if err := o.only("without --embedded", embeddedFlags); err != nil {

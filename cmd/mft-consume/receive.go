@@ -50,6 +50,9 @@ func (r *runner) receive(ctx context.Context, destinations []config.Transfer) er
 			return err
 		}
 	}
+	if r.dryRun {
+		return r.plan(ctx, destinations, arrivals)
+	}
 	shown := terminal.Options{Err: r.err, Mode: r.Progress, Verb: "received"}
 	if r.JSON {
 		shown.JSON = r.out

@@ -40,6 +40,7 @@ type options struct {
 	retries     int
 	failed      bool
 	retryFailed bool
+	dryRun      bool
 
 	encryptKey        string
 	encryptPassphrase string
@@ -123,6 +124,7 @@ a list: --failed prints it, --retry-failed sends them.`,
 
 	o.confirming.add(flags)
 	o.watching.add(flags)
+	flags.BoolVar(&o.dryRun, "dry-run", false, "list what would be sent and what left out, and change nothing")
 	flags.IntVar(&o.retries, "retries", producer.DefaultRetries, "try a file that cannot be read, or changes while it is, again `N` times, after growing waits")
 	flags.BoolVar(&o.failed, "failed", false, "list the files that could finally not be sent")
 	flags.BoolVar(&o.retryFailed, "retry-failed", false, "send the files of that list")
@@ -146,7 +148,7 @@ a list: --failed prints it, --retry-failed sends them.`,
 
 // Flags that say something about files only, and about lines only.
 var (
-	fileFlags = []string{"confirm", "confirm-group", "streams", "resume", "digest", "include", "exclude", "watch", "done-marker", "settle", "scan-every", "after", "retries", "retry-failed"}
+	fileFlags = []string{"confirm", "confirm-group", "streams", "resume", "digest", "include", "exclude", "watch", "done-marker", "settle", "scan-every", "after", "retries", "retry-failed", "dry-run"}
 	lineFlags = []string{"key", "key-delim", "header"}
 )
 
@@ -189,6 +191,9 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 		if err != nil {
 			return err
 		}
+		if o.dryRun {
+			return r.planSources(cmd.Context(), sources)
+		}
 		return r.sendSources(cmd.Context(), sources)
 	case o.follow != "":
 		if len(args) > 0 {
@@ -201,7 +206,7 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 	case o.watching.watch && len(args) == 0:
 		return command.Usagef("--watch needs a directory: name one or more")
 	case o.retryFailed:
-		if err := o.only("files that failed: they are known", "", slices.Concat(lineFlags, watchFlags, []string{"from", "watch", "include", "exclude"})...); err != nil {
+		if err := o.only("files that failed: they are known", "", slices.Concat(lineFlags, watchFlags, []string{"from", "watch", "include", "exclude", "dry-run"})...); err != nil {
 			return err
 		}
 		if len(args) > 0 {
@@ -225,8 +230,15 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 	if err := o.only("files", "", append([]string{"from"}, lineFlags...)...); err != nil {
 		return err
 	}
-	if o.watching.watch {
+	if o.watching.watch && !o.dryRun {
 		return r.watchDirs(cmd.Context(), args)
+	}
+	if o.dryRun {
+		source := &config.Source{Paths: args, Include: o.include, Exclude: o.exclude}
+		if o.watching.watch {
+			source.Watch = &config.Watch{}
+		}
+		return r.planSources(cmd.Context(), []config.Transfer{{Name: o.topic, Topic: o.topic, Source: source}})
 	}
 	if err := o.only("files that are sent once", "--watch", watchFlags...); err != nil {
 		return err
