@@ -55,6 +55,7 @@ func (b *bench) close(t testing.TB) Summary {
 	t.Helper()
 	b.stop(false)
 	<-b.done
+	b.discardAll()
 	b.placer.close()
 	b.target.work.intents.passed("", "", 0, math.MaxInt64) // as a commit does
 	if err := b.target.close(); err != nil {

@@ -104,6 +104,7 @@ func (s *session) commit(ctx context.Context, parts []*partition) error {
 	defer s.commitMu.Unlock()
 	offsets := make(map[int32]kgo.EpochOffset)
 	points := make(map[int32]commitPoint)
+	byID := make(map[int32]*partition, len(parts))
 	for _, p := range parts {
 		offset, epoch, n := p.ledger.point()
 		if offset < 0 {
@@ -112,6 +113,7 @@ func (s *session) commit(ctx context.Context, parts []*partition) error {
 		n.topicID = s.topic.id
 		point := commitPoint{offset, n.encode(offset)}
 		if s.committed[p.id] != point {
+			byID[p.id] = p
 			points[p.id], offsets[p.id] = point, kgo.EpochOffset{Epoch: epoch, Offset: offset}
 		}
 	}
@@ -141,6 +143,9 @@ func (s *session) commit(ctx context.Context, parts []*partition) error {
 						failed = fmt.Errorf("partition %d: %w", p.Partition, err)
 					} else {
 						s.committed[p.Partition] = points[p.Partition]
+						if of := byID[p.Partition]; of != nil {
+							of.committedAt.Store(points[p.Partition].offset)
+						}
 						if s.receipts.off() {
 							s.target.work.intents.passed(s.cfg.Topic, s.cfg.Group, p.Partition, points[p.Partition].offset)
 						}

@@ -13,6 +13,7 @@ import (
 // called; no two are called at the same time. They must not block.
 type Events struct {
 	Begin   func(id, name string, size int64, dir bool) // id is the transfer id; size in bytes, -1 when not known
+	Resumed func(id, name string, bytes int64)          // after Begin: so many bytes had arrived already
 	Advance func(id string, bytes int64)                // that many more bytes have arrived; negative when a transfer starts anew
 	Done    func(id, digest string)                     // it is in place and durable; digest in hex, "" for a directory
 	Renamed func(id, name, as string)                   // it is in place by another name than it came with, for a reason that is not its route; Done follows
@@ -86,6 +87,14 @@ func (r *reporter) begin(id, name string, size int64, dir bool) {
 	defer r.mu.Unlock()
 	if r.events.Begin != nil {
 		r.events.Begin(id, name, size, dir)
+	}
+}
+
+func (r *reporter) resumed(id, name string, bytes int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.events.Resumed != nil && bytes > 0 {
+		r.events.Resumed(id, name, bytes)
 	}
 }
 

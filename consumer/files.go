@@ -105,11 +105,14 @@ func ReceiveFiles(ctx context.Context, cfg FilesConfig) (Summary, error) {
 	}
 	placer := newPlacer(ctx, &cfg, target, report, receipts)
 	r := &receiver{cfg: &cfg, target: target, placer: placer, receipts: receipts, report: report, watch: cfg.Watch}
+	r.keeper = newKeeper(target.work, cfg.Logger, placer.fail)
 	r.recover()
 	err = r.run(ctx)
 	receipts.stop() // what is not acknowledged by now is for the next run
 	placer.close()
 	receipts.close()
+	stay, keepErr := r.keeper.close()
+	target.work.stay, err = stay, errors.Join(err, keepErr)
 	err = errors.Join(err, target.close())
 	return report.total(began), err
 }
@@ -133,6 +136,7 @@ type receiver struct {
 	receipts *receipts
 	report   *reporter
 	watch    *kafka.Watch
+	keeper   *keeper
 }
 
 var (
@@ -147,7 +151,11 @@ func (r *receiver) run(ctx context.Context) error {
 		switch {
 		case errors.Is(err, errReached):
 			return nil
+		case errors.Is(err, errSpoiled):
+			r.cfg.Logger.Warn().Str("dir", r.cfg.Dir).Err(err).Msg("what was received in part is received again from its beginning")
+			r.keeper.discard(err.Error())
 		case errors.Is(err, errTopicGone), errors.Is(err, errTopicNew):
+			r.keeper.discard(err.Error())
 			if r.cfg.Once {
 				return &TopicError{r.cfg.Topic, err.Error() + " while it was read", nil}
 			}

@@ -1,10 +1,12 @@
 package consumer
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -110,6 +112,25 @@ func (l *ledger) point() (offset int64, epoch int32, n note) {
 	}
 	n.mirrors = l.openMirrors(offset)
 	return offset, epoch, n
+}
+
+// state is the offset after the last record that was looked at, -1 for none,
+// with its leader epoch, the entries, and the least offset that a mirror holds
+// back, or noneHeld.
+func (l *ledger) state() (next int64, epoch int32, entries []ledgerEntry, held int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	held, _ = l.held()
+	return l.next, l.epoch, slices.Clone(l.entries), held
+}
+
+// restore makes the ledger go on at next with entries in any order.
+func (l *ledger) restore(next int64, epoch int32, entries []ledgerEntry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	slices.SortFunc(entries, func(a, b ledgerEntry) int { return cmp.Compare(a.begin, b.begin) })
+	l.next, l.epoch, l.entries = next, epoch, entries
+	l.trim()
 }
 
 // note is what is committed beside the offset, in the commit's metadata:

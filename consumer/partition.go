@@ -60,6 +60,12 @@ type partition struct {
 
 	openFiles atomic.Int32 // temporary files
 	placing   atomic.Int32 // transfers at the placer
+	started   atomic.Bool  // what was kept is taken up
+
+	keeper      *keeper
+	known       []keptTransfer          // kept ones that turned out to be in place
+	whole       map[int64]*keptTransfer // large ones that are at the placer, by begin offset
+	committedAt atomic.Int64            // the group's offset, as far as it is known; -1: none
 
 	newerMu sync.Mutex
 	newer   map[string]int64 // names placed since supersede looked, and where the transfers began
@@ -91,12 +97,16 @@ func (p *partition) stop(drop bool) {
 
 func (p *partition) run() {
 	defer close(p.done)
-	defer p.discardAll()
 	defer p.closeMirrors()
 	if !p.recall() {
 		return
 	}
 	p.loadMirrors()
+	if !p.takeUp() {
+		return
+	}
+	p.started.Store(true)
+	p.changed()
 	sweep := time.NewTicker(sweepInterval)
 	defer sweep.Stop()
 	for {
@@ -108,6 +118,7 @@ func (p *partition) run() {
 		case round := <-p.synced:
 			p.mirrorsSynced(round)
 		case now := <-sweep.C:
+			p.keep()
 			p.supersede()
 			if p.stable >= 0 && p.ledger.position() >= p.stable {
 				p.sweep(now, false)
@@ -195,7 +206,12 @@ func (p *partition) record(r *kgo.Record) bool {
 	}
 	switch rec.Kind {
 	case protocol.KindBegin:
-		return t != nil || p.begin(rec, r)
+		if t != nil { // its sender was stopped, and goes on
+			p.ledger.begin(r.Offset, r.LeaderEpoch)
+			t.again = append(t.again, r.Offset)
+			return true
+		}
+		return p.begin(rec, r)
 	case protocol.KindAbort:
 		if t != nil {
 			p.abort(t, rec.Abort.Reason)
@@ -220,16 +236,28 @@ func (p *partition) record(r *kgo.Record) bool {
 		p.parkOthers(t)
 	}
 	if p.transfers[t.id] == t && t.whole() {
-		if err := t.checkLast(); err != nil {
-			p.giveUp(t, err)
-			return true
-		}
-		delete(p.transfers, t.id)
-		p.settled.add(t.id, placed)
-		if err := p.placer.submit(t); err != nil {
-			p.transfers[t.id] = t // to be discarded
-			return false
-		}
+		return p.hand(t)
+	}
+	return true
+}
+
+// hand hands a transfer that is whole to the placer. It returns false when the
+// partition is stopped.
+func (p *partition) hand(t *transfer) bool {
+	if err := t.checkLast(); err != nil {
+		p.giveUp(t, err)
+		return true
+	}
+	if t.temp != "" && t.size >= keepWhole {
+		k := t.keep()
+		p.whole[t.beginsAt] = &k
+	}
+	delete(p.transfers, t.id)
+	p.settled.add(t.id, placed)
+	if err := p.placer.submit(t); err != nil {
+		p.transfers[t.id] = t // to be kept, or discarded
+		delete(p.whole, t.beginsAt)
+		return false
 	}
 	return true
 }
@@ -262,6 +290,8 @@ func (p *partition) begin(rec protocol.FileRecord, r *kgo.Record) bool {
 		return true
 	}
 	if p.settled.get(rec.Transfer) == placed { // the whole transfer is repeated
+		p.ledger.begin(r.Offset, r.LeaderEpoch)
+		p.ledger.finish(r.Offset)
 		return true
 	}
 	if p.receipts.placed.has(rec.Transfer) { // the same, since long
@@ -295,6 +325,7 @@ func (p *partition) begin(rec protocol.FileRecord, r *kgo.Record) bool {
 		return true
 	}
 	t.recordTime, t.seen = r.Timestamp, time.Now()
+	t.begin = beginRecord(r)
 	p.transfers[t.id] = t
 	p.report.begin(string(t.id), t.name, t.size, t.dir)
 	return true
@@ -364,10 +395,18 @@ func (p *partition) discardAll() {
 	for _, t := range p.transfers {
 		p.discard(t)
 	}
+	if p.keeper != nil {
+		p.keeper.put(p.id, nil)
+	}
 }
 
 // finished lets the commit pass the transfer.
-func (p *partition) finished(t *transfer) { p.ledger.finish(t.beginsAt) }
+func (p *partition) finished(t *transfer) {
+	p.ledger.finish(t.beginsAt)
+	for _, begin := range t.again {
+		p.ledger.finish(begin)
+	}
+}
 
 // parkOthers closes the temporary files of other transfers when too many are open.
 func (p *partition) parkOthers(current *transfer) {
@@ -460,5 +499,5 @@ func (p *partition) unfinished(now time.Time) {
 // idle tells whether all records up to until are looked at and nothing is left
 // to be placed.
 func (p *partition) idle() bool {
-	return p.ledger.position() >= p.until && p.placing.Load() == 0
+	return p.started.Load() && p.ledger.position() >= p.until && p.placing.Load() == 0
 }

@@ -33,6 +33,7 @@ type session struct {
 	streams *streams // nil: client fetches
 	topic   topicInfo
 	spans   map[int32]span // with Once: what is to be read
+	ends    map[int32]span // of the partitions when the session began, if something was kept of them
 
 	ctx    context.Context // of polling; ends with a cause
 	end    context.CancelCauseFunc
@@ -77,6 +78,10 @@ func (r *receiver) session(ctx context.Context) (err error) {
 			return err
 		}
 		defer s.streams.close()
+	}
+	s.keeper.serve(r.cfg.Group, r.cfg.Topic, s.topic.id)
+	if s.keeper.any() {
+		s.ends = s.listEnds(ctx, asking)
 	}
 	s.client, err = kgo.NewClient(append(r.cfg.clientOptions(r.watch),
 		kgo.ConsumeTopics(r.cfg.Topic),
@@ -257,10 +262,14 @@ func (s *session) adjustOffsets(_ context.Context, offsets map[string]map[int32]
 			if s.streams != nil {
 				s.streams.forget(id)
 			}
+			old.leave()
 		}
 		p := s.newPartition(id, max(at, -1), n)
 		if from := p.ledger.position(); at >= 0 && from < at {
 			offsets[s.cfg.Topic][id] = kgo.NewOffset().At(from)
+		}
+		if from, ok := p.restore(s.usable(id), max(at, -1), n); ok {
+			offsets[s.cfg.Topic][id] = kgo.NewOffset().At(from.Offset).WithEpoch(from.Epoch)
 		}
 		s.parts[id] = p
 		go p.run()
@@ -303,6 +312,8 @@ func (s *session) newPartition(id int32, start int64, n note) *partition {
 		transfers: make(map[protocol.TransferID]*transfer), settled: newOutcomes(maxSettledIDs), stable: -1,
 		in: make(chan fetched), quit: make(chan struct{}), dropped: make(chan struct{}), done: make(chan struct{}),
 	}
+	p.keeper, p.whole = s.keeper, make(map[int64]*keptTransfer)
+	p.committedAt.Store(start)
 	for _, begin := range n.done {
 		p.inPlace[begin] = true
 	}
@@ -324,6 +335,8 @@ func (s *session) onLost(_ context.Context, _ *kgo.Client, lost map[string][]int
 	s.giveBack(lost[s.cfg.Topic], false)
 }
 
+// What was received in part is of no use when another receiver begins with the
+// partition. When it is lost, it may well come back: the broker was away for long.
 func (s *session) giveBack(ids []int32, commit bool) {
 	s.mu.Lock()
 	var parts []*partition
@@ -348,6 +361,11 @@ func (s *session) giveBack(ids []int32, commit bool) {
 		<-p.done
 		for _, t := range p.transfers {
 			s.report.dropped(string(t.id), t.name, t.errorf("partition %d was given to another receiver", p.id))
+		}
+		if commit {
+			p.discardAll()
+		} else {
+			p.leave()
 		}
 	}
 	if commit {
@@ -406,7 +424,7 @@ func (s *session) watchPlacer() {
 // ended:
 //
 //  1. the partitions stop reading; what is whole is still placed,
-//  2. what is open is dropped; with Once it is reported,
+//  2. what is open is kept for the next run; with Once it is reported,
 //  3. the last commit,
 //  4. leaving the group, so that others need not wait for the session timeout.
 func (s *session) close() error {
@@ -428,6 +446,13 @@ func (s *session) close() error {
 		}
 	}
 	gone := errors.Is(cause, errTopicGone) || errors.Is(cause, errTopicNew)
+	for _, p := range parts {
+		if gone || errors.Is(cause, errSpoiled) {
+			p.discardAll()
+		} else {
+			p.leave()
+		}
+	}
 	if err := s.commit(ctx, parts); err != nil && !gone {
 		s.cfg.Logger.Warn().Str("group", s.cfg.Group).Err(err).
 			Msg("the last commit failed; the next run receives some files again, to the same result")

@@ -26,7 +26,9 @@ const heldBytes = 1 << 20
 type transfer struct {
 	id        protocol.TransferID
 	part      *partition
-	beginsAt  int64  // offset of its begin record
+	beginsAt  int64   // offset of its begin record
+	again     []int64 // offsets of more begin records: its sender was stopped and went on
+	begin     keptRecord
 	name      string // of the file, relative to the target
 	sentName  string // as it was sent; name differs where there is a route
 	dir       bool
@@ -48,6 +50,7 @@ type transfer struct {
 	opener *protocol.Opener // nil: it is not encrypted
 	last   int64            // where the chunk that says it is the last one ends; 0: it has not come
 
+	restored   bool      // its temporary file is of an earlier session or run
 	recordTime time.Time // of the last record
 	seen       time.Time // when that arrived here
 }
@@ -300,6 +303,10 @@ func (t *transfer) verify() error {
 		t.hashed = n
 	}
 	sum := hex.EncodeToString(t.digest.Sum(nil))
+	if sum != t.end.Digest && t.restored {
+		t.part.fatal(errSpoiled)
+		return errDropped
+	}
 	if sum != t.end.Digest {
 		return t.errorf("its content does not match its digest: %s %s was announced, %s arrived: send it again",
 			t.digestKind(), cmp.Or(t.end.Digest, "(none)"), sum)

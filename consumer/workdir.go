@@ -24,9 +24,11 @@ import (
 //	        that was killed and started again takes its partitions back at once
 //	placed  which files it is placing: see intents
 //	mirrors what is known of growing files: see mirrorDir
+//	state   what has arrived of which file: see kept
 //
 // A receiver that stops cleanly removes all of it, but for intents that nobody
-// else knows of yet, and unless files still grow.
+// else knows of yet, and unless files still grow or are open: these stay for
+// the next one.
 const workDir = ".mft-partial"
 
 const (
@@ -59,6 +61,10 @@ type work struct {
 
 	intents *intents
 	mirrors *mirrorStore
+
+	left *kept    // by a receiver that is gone; nil: nothing that can be used
+	note error    // why it cannot
+	stay []string // files that close leaves for the next receiver
 }
 
 // tempName is a name for a new temporary file. The id tells a person what it
@@ -128,7 +134,24 @@ func lockDir(dir, path string, root *os.Root) (*flock.Flock, error) {
 
 // prepare removes leftovers and writes who works here.
 func (w *work) prepare() error {
-	if err := w.clear(lockFile, memberFile, placedFile, mirrorDir); err != nil {
+	w.left, w.note = readKept(w.root)
+	keep := []string{lockFile, memberFile, placedFile, mirrorDir, stateFile}
+	if w.left != nil {
+		w.stay = append(w.stay, stateFile)
+		for i := range w.left.Partitions {
+			for j := range w.left.Partitions[i].Open {
+				temp := w.left.Partitions[i].Open[j].Temp
+				keep, w.stay = append(keep, temp), append(w.stay, temp)
+				// No temporary file may get the name of one that is there.
+				if _, number, ok := strings.Cut(temp, "."); ok {
+					if n, err := strconv.ParseInt(number, 10, 64); err == nil {
+						w.temps.Store(max(w.temps.Load(), n))
+					}
+				}
+			}
+		}
+	}
+	if err := w.clear(keep...); err != nil {
 		return err
 	}
 	var err error
@@ -155,12 +178,13 @@ func (w *work) clear(keep ...string) error {
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", w.path, err)
 	}
-next:
+	stays := make(map[string]bool, len(keep))
+	for _, name := range keep {
+		stays[name] = true
+	}
 	for _, entry := range list {
-		for _, name := range keep {
-			if entry.Name() == name {
-				continue next
-			}
+		if stays[entry.Name()] {
+			continue
 		}
 		if err := w.root.RemoveAll(entry.Name()); err != nil {
 			return fmt.Errorf("removing what is left in %s: %w", w.path, err)
@@ -172,7 +196,7 @@ next:
 // close removes the work directory and gives the lock back. The lock's file
 // goes while the lock is held, where the system allows that; lockDir notices.
 func (w *work) close(root *os.Root) error {
-	keep := []string{lockFile}
+	keep := append([]string{lockFile}, w.stay...)
 	stay, err := w.intents.close()
 	if stay {
 		keep = append(keep, placedFile)
@@ -195,7 +219,7 @@ func (w *work) close(root *os.Root) error {
 		errs = append(errs, ignoreTaken(root.Remove(workDir)))
 	}
 	errs = append(errs, w.lock.Unlock())
-	if !removeOpenFiles && !stay && err == nil {
+	if !removeOpenFiles && !stay && len(w.stay) == 0 && err == nil {
 		errs = append(errs, ignoreTaken(root.RemoveAll(workDir)))
 	}
 	if err := errors.Join(errs...); err != nil {

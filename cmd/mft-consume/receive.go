@@ -156,6 +156,7 @@ func (r *runner) receiveAll(ctx context.Context, destinations []config.Transfer,
 			AcceptPlain:  r.acceptPlain || t.Encryption != nil && t.Encryption.AcceptPlain,
 			Events: consumer.Events{
 				Begin:   progress.Begin,
+				Resumed: func(id, _ string, bytes int64) { progress.Resume(id, bytes) },
 				Advance: progress.Advance,
 				Done:    progress.Done,
 				Failed:  progress.Fail,
