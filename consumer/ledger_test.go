@@ -80,6 +80,7 @@ func FuzzParseNote(f *testing.F) {
 	f.Add("mft1 - -", int64(0))
 	f.Add(note{topicID: [16]byte{9}, done: []int64{10, 20, 1 << 62}}.encode(5), int64(5))
 	f.Add("mft1 - ////", int64(1<<62))
+	f.Add(note{mirrors: []mirrorPoint{{3, 9}, {1, 2}}}.encode(10), int64(10))
 	f.Add("somebody else's", int64(3))
 	f.Fuzz(func(t *testing.T, text string, committed int64) {
 		n, err := parseNote(text, committed)
@@ -95,7 +96,10 @@ func FuzzParseNote(f *testing.F) {
 		}
 		if len(text) <= maxNoteBytes {
 			again, err := parseNote(n.encode(committed), committed)
-			if err != nil || again.topicID != n.topicID || !slices.Equal(again.done, n.done) {
+			if len(again.mirrors) > len(n.mirrors) || !slices.Equal(again.mirrors, n.mirrors[:len(again.mirrors)]) {
+				t.Fatalf("%q: %v comes back as %v", text, n.mirrors, again.mirrors)
+			}
+			if err != nil || again.topicID != n.topicID || len(n.mirrors) == 0 && !slices.Equal(again.done, n.done) {
 				t.Fatalf("%q does not come back: %v", text, err)
 			}
 		}

@@ -116,10 +116,15 @@ func (m *mirror) settleName() error {
 	if m.entry.Temp == "" {
 		return nil
 	}
-	if _, err := root.Lstat(temp); errors.Is(err, fs.ErrNotExist) {
+	made, err := root.Lstat(temp)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
-	} else if err != nil {
+	}
+	if err != nil {
 		return err
+	}
+	if now, err := root.Lstat(m.name); err == nil && os.SameFile(now, made) { // it has both names, after a power loss
+		return root.Remove(temp)
 	}
 	parent := path.Dir(m.name)
 	if err := root.MkdirAll(parent, 0o777); err != nil {
@@ -134,7 +139,7 @@ func (m *mirror) settleName() error {
 			return err
 		}
 	}
-	err := root.Rename(temp, m.name)
+	err = root.Rename(temp, m.name)
 	if errors.Is(err, fs.ErrExist) || err != nil && m.target().isDir(m.name) {
 		return errDirectoryThere
 	}

@@ -226,7 +226,9 @@ func TestMirrorSenderGoesOn(t *testing.T) {
 	m.expect(map[string]string{"app.log": "first second "})
 	other := *u
 	other.content = []byte("first other, longer than it was ")
-	m.send(0, other.beginAt(6), other.chunk(6, 20), other.chunk(20, 32), other.end())
+	m.send(0, other.beginAt(6))
+	m.run() // a run that ends between
+	m.send(0, other.chunk(6, 20), other.chunk(20, 32), other.end())
 	if sum := m.run(); sum.Files != 1 || len(m.failed) > 0 {
 		t.Errorf("%+v, %v", sum, m.failed)
 	}

@@ -248,7 +248,11 @@ func (p *partition) mirrorRecord(m *mirror, rec protocol.FileRecord, r *kgo.Reco
 	ok := true
 	switch rec.Kind {
 	case protocol.KindBegin:
+		before := m.have
 		ok = p.doMirror(m, func() error { return m.goOn(rec.Manifest.From) })
+		if m.have < before { // the next run must not take for the sender's what is void
+			m.dirty(r)
+		}
 	case protocol.KindChunk:
 		last := m.last
 		ok = p.doMirror(m, func() (err error) { fresh, err = m.write(rec.Offset, rec.Data); return err })

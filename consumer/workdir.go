@@ -202,7 +202,7 @@ func (w *work) close(root *os.Root) error {
 		keep = append(keep, placedFile)
 	}
 	if !w.mirrors.empty() {
-		keep = append(keep, memberFile, placedFile, mirrorDir)
+		keep = append(keep, memberFile, mirrorDir)
 	}
 	errs := []error{err}
 	if err == nil {

@@ -35,6 +35,7 @@ type mirror struct {
 	name string // of its transfers
 	wake <-chan struct{}
 
+	found     bool       // in a directory
 	positions *positions // nil: none are kept
 	last      sentMark   // the last one in positions
 	partition int32
@@ -132,6 +133,10 @@ func (m *mirror) loop() {
 		m.again = 0
 		err := m.look(ctx)
 		m.tell(err)
+		if err == nil && m.found && m.file == nil && m.gen == nil && ctx.Err() == nil {
+			m.job.stop(m)
+			return
+		}
 		var again <-chan time.Time
 		if m.again > 0 {
 			again = time.After(m.again)
@@ -276,7 +281,9 @@ func (m *mirror) open() error {
 func (m *mirror) use(file *os.File, info fs.FileInfo) {
 	m.file, m.mtime, m.touched = file, info.ModTime(), time.Time{}
 	m.grew, m.left, m.missing = time.Now(), time.Time{}, false
-	m.job.notes.addLink(m.path)
+	if info, err := os.Lstat(m.path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		m.job.notes.addLink(m.path)
+	}
 }
 
 // resume goes on with the transfer of a former run: in the file if that begins

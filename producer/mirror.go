@@ -65,7 +65,7 @@ func (p *Producer) Mirror(ctx context.Context, paths []string, o MirrorOptions) 
 	}
 	job.work.Wait()
 	sum, err := job.run.end()
-	sum.Mirrored = len(job.mirrors)
+	sum.Mirrored = job.started
 	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
 		err = nil
 	}
@@ -111,6 +111,7 @@ type mirrorJob struct {
 
 	mu      sync.Mutex
 	mirrors map[string]*mirror // by name
+	started int
 }
 
 // watchRoot mirrors one file, or the files of a directory.
@@ -125,7 +126,7 @@ func (j *mirrorJob) watchRoot(r root) {
 		j.run.failed("", r.path, errors.New("it is no directory"))
 		return
 	}
-	j.start(r.path, name)
+	j.start(r.path, name, false)
 }
 
 // watchTree starts a mirror for each file in a directory, as they come.
@@ -173,7 +174,7 @@ func (j *mirrorJob) scan(r root, told map[string]bool) {
 			return nil
 		}
 		if j.filter.included(rel) && entry.Type().IsRegular() {
-			j.start(file, path.Join(r.name, rel))
+			j.start(file, path.Join(r.name, rel), true)
 		}
 		return nil
 	})
@@ -182,8 +183,9 @@ func (j *mirrorJob) scan(r root, told map[string]bool) {
 	}
 }
 
-// start begins to mirror a file, unless it is already.
-func (j *mirrorJob) start(file, name string) {
+// start begins to mirror a file, unless it is already. found tells that it is
+// one of a directory, and not named by the caller.
+func (j *mirrorJob) start(file, name string, found bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.mirrors[name] != nil {
@@ -194,6 +196,21 @@ func (j *mirrorJob) start(file, name string) {
 		j.run.failed("", name, err)
 		return
 	}
+	m.found = found
 	j.mirrors[name] = m
+	j.started++
 	j.work.Go(m.loop)
+}
+
+// stop ends the mirror of a file that is no more; the directory tells when it
+// is back.
+func (j *mirrorJob) stop(m *mirror) {
+	j.notes.leaveFile(m.path)
+	err := m.close()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	delete(j.mirrors, m.name)
+	if err != nil {
+		j.run.p.log.Warn().Err(err).Str("file", m.path).Msg("end mirroring the file")
+	}
 }

@@ -327,6 +327,11 @@ func TestMirrorDirectory(t *testing.T) {
 	m.begins("logs/sub/b.log", "")
 	m.append(later, "b")
 	m.grows("b")
+	m.must(os.Remove(later))
+	m.ends()
+	m.append(later, "back")
+	m.begins("logs/sub/b.log", protocol.PreviousKeep)
+	m.grows("back")
 }
 
 func TestMirrorOneAtATime(t *testing.T) {

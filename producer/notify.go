@@ -98,6 +98,13 @@ func (n *notifier) wakeFile(path string) <-chan struct{} {
 	return c
 }
 
+// leaveFile is the reverse of wakeFile.
+func (n *notifier) leaveFile(path string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.files, path)
+}
+
 // addLink watches the file itself, for a name that is a link into another
 // directory.
 func (n *notifier) addLink(path string) {
