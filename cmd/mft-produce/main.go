@@ -217,7 +217,7 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return command.Usagef("--realtime mirrors growing files: name at least one")
 		}
-		if err := o.only("files that grow", "", slices.Concat([]string{"from", "watch", "retry-failed"}, lineFlags, watchFlags)...); err != nil {
+		if err := o.only("files that grow", "", slices.Concat([]string{"from", "watch", "retry-failed", "retries", "confirm", "confirm-group"}, lineFlags, watchFlags)...); err != nil {
 			return err
 		}
 		return r.sendRealtime(cmd.Context(), args)

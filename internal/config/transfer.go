@@ -154,6 +154,9 @@ func readTransfer(m *mapping) (t Transfer) {
 	if t.Confirm != nil && t.Source != nil && t.Source.Follow {
 		m.fail("only files are confirmed: remove confirm, or source.follow")
 	}
+	if t.Confirm != nil && t.Source != nil && t.Source.Realtime {
+		m.fail("what grows has no end that could be confirmed: remove confirm, or source.realtime")
+	}
 	if t.Encryption != nil && t.Source != nil && t.Source.Follow {
 		m.fail("only files are encrypted: remove encryption, or source.follow")
 	}
