@@ -163,3 +163,61 @@ transfers:
 		}
 	}
 }
+
+// A directory that files are moved to and that is full is told, and waited for;
+// nothing is sent twice for it.
+func TestWatchMoveTargetFull(t *testing.T) {
+	t.Parallel()
+	away, fill, free := smallDisk(t, 2<<20)
+	if err := os.Mkdir(away, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	broker := startBroker(t)
+	dir := t.TempDir()
+	out, in := filepath.Join(dir, "out"), filepath.Join(dir, "in")
+	if err := os.Mkdir(out, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p := commands.Start(t, nil, "mft-produce", "-b", broker.Addr, "-t", "full", "--watch", "--settle", "20ms", "--scan-every", "200ms",
+		"--state", filepath.Join(dir, "state"), "--json", "--after", "move="+away, out+"/")
+	commands.Start(t, nil, "mft-consume", "-b", broker.Addr, "-t", "full", "--dir", in)
+	commandtest.RandomFile(t, filepath.Join(out, "first"), 100, 1)
+	awaitFiles(t, out, 0, time.Minute) // it has begun, and made sure that the directory can be used
+	fill()
+	commandtest.RandomFile(t, filepath.Join(out, "second"), 100_000, 2)
+	awaitFiles(t, in, 2, time.Minute)
+	awaitText(t, p, "could not be taken away")
+	awaitFiles(t, out, 1, time.Minute)
+	free()
+	awaitFiles(t, out, 0, time.Minute)
+	stopWell(t, p)
+	if n := strings.Count(p.Stdout.String(), `"event":"done"`); n != 2 {
+		t.Errorf("%d files were sent, want 2", n)
+	}
+	if n := strings.Count(p.Stderr.String(), "could not be taken away"); n != 1 {
+		t.Errorf("it was told %d times: %s", n, p.Stderr.String())
+	}
+}
+
+// awaitText waits until a command has said something on its standard error.
+func awaitText(t *testing.T, p *commandtest.Process, text string) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !strings.Contains(p.Stderr.String(), text); time.Sleep(20 * time.Millisecond) {
+		select {
+		case <-p.Done():
+			t.Fatalf("it ended: %v\n%s", p.Err(), p.Stderr.String())
+		default:
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%q was not said: %s", text, p.Stderr.String())
+		}
+	}
+}
+
+// said checks the words of a command that has ended.
+func said(t *testing.T, p *commandtest.Process, text string) {
+	t.Helper()
+	if !strings.Contains(p.Stderr.String(), text) {
+		t.Errorf("%q was not said: %s", text, p.Stderr.String())
+	}
+}

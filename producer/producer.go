@@ -218,7 +218,7 @@ func (p *Producer) clientOptions() ([]kgo.Opt, error) {
 		kgo.ClientID(p.cfg.ClientID),
 		kgo.Dialer(p.cfg.Limiter.Dialer(loopback.Dialer(p.log))),
 		kgo.WithHooks(p.watch),
-		kgo.WithLogger(kafka.Log{Logger: p.log}),
+		kgo.WithLogger(kafka.Log{Logger: p.log, Watch: p.watch}),
 		kgo.DisableClientMetrics(),
 		kgo.DefaultProduceTopic(p.cfg.Topic),
 		kgo.AllowAutoTopicCreation(),

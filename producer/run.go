@@ -74,6 +74,7 @@ func (p *Producer) newRun(ctx context.Context) *run {
 	r := &run{p: p, began: time.Now()}
 	r.ctx, r.cancel = context.WithCancelCause(ctx)
 	r.late, r.stop = withGrace(r.ctx, interruptGrace)
+	r.watchdog.Go(r.watchStorage)
 	if p.cfg.StallTimeout > 0 {
 		r.watchdog.Go(r.watchStall)
 	}
@@ -107,7 +108,7 @@ func (r *run) end() (Summary, error) {
 // produce hands a record to a stream; it blocks while too much is on the
 // way. promise is called once and has to call settled.
 func (r *run) produce(stream int, rec *kgo.Record, promise func(*kgo.Record, error)) {
-	if r.p.cfg.StallTimeout > 0 && r.p.streams.waiting() == 0 {
+	if r.p.streams.waiting() == 0 {
 		r.progress.Store(time.Now().UnixNano())
 	}
 	r.p.streams.produce(r.late, stream, rec, promise)
@@ -120,9 +121,7 @@ func (r *run) settled(err error) {
 		r.cancel(r.p.deliveryError(err))
 		return
 	}
-	if r.p.cfg.StallTimeout > 0 {
-		r.progress.Store(time.Now().UnixNano())
-	}
+	r.progress.Store(time.Now().UnixNano())
 }
 
 func (p *Producer) deliveryError(err error) error {
@@ -147,6 +146,28 @@ func (r *run) watchStall() {
 		if r.p.streams.waiting() > 0 &&
 			time.Since(time.Unix(0, r.progress.Load())) > limit && time.Since(r.p.cfg.Limiter.Held()) > limit {
 			r.cancel(&StallError{limit})
+		}
+	}
+}
+
+// storageLook is how often, and after how long without an acknowledgement,
+// it is found out whether the broker can store what it is sent.
+const storageLook = time.Second
+
+// watchStorage finds out why nothing is acknowledged, as long as that is so.
+func (r *run) watchStorage() {
+	tick := time.NewTicker(storageLook)
+	defer tick.Stop()
+	defer r.p.watch.Suspect(false)
+	for {
+		select {
+		case <-r.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		silent := r.p.streams.waiting() > 0 && time.Since(time.Unix(0, r.progress.Load())) > storageLook
+		if r.p.watch.Suspect(silent); !silent {
+			r.p.watch.Stored()
 		}
 	}
 }

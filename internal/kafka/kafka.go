@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -46,6 +47,9 @@ type Watch struct {
 	connected bool                 // some broker has answered
 	away      map[string]time.Time // since when, by address; zero: never seen
 	last      error                // of the last failed connection
+	full      bool                 // a broker cannot store what it is sent
+
+	suspicious atomic.Bool // see Suspect
 }
 
 // NewWatch returns a Watch that tells log.
@@ -98,6 +102,9 @@ func (w *Watch) State() string {
 			away = append(away, fmt.Sprintf("%s is away for %s", addr, time.Since(since).Round(time.Second)))
 		}
 	}
+	if w.full {
+		away = append(away, "cannot store what it is sent, its disk is full or fails")
+	}
 	if len(away) == 0 {
 		return "connected"
 	}
@@ -117,24 +124,4 @@ func (w *Watch) LastError() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.last
-}
-
-// Log passes what the Kafka client has to say on to the log, at debug
-// level: what matters to a user is told by Watch and by the callers.
-type Log struct{ Logger zerolog.Logger }
-
-// Level implements kgo.Logger.
-func (l Log) Level() kgo.LogLevel {
-	switch {
-	case l.Logger.GetLevel() <= zerolog.TraceLevel:
-		return kgo.LogLevelDebug
-	case l.Logger.GetLevel() <= zerolog.DebugLevel:
-		return kgo.LogLevelInfo
-	}
-	return kgo.LogLevelNone
-}
-
-// Log implements kgo.Logger.
-func (l Log) Log(_ kgo.LogLevel, msg string, keyvals ...any) {
-	l.Logger.Debug().Fields(keyvals).Msg("kafka client: " + msg)
 }
