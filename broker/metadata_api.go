@@ -13,7 +13,13 @@ import (
 // the connection: the listener's advertised address, or the one by which the
 // client came in, so that a client stays on the port that it chose. A topic
 // that does not exist is created when client and broker both allow it, and
-// is complete in the same answer. Authorized operations are not computed.
+// is complete in the same answer. Who asks what is allowed is told everything,
+// as long as there is no access control.
+
+// topicOperations is what everyone may do with a topic: read, write, create,
+// delete, alter, describe, and describe and alter its settings, as bits by
+// Kafka's numbers of operations.
+const topicOperations = 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<11
 
 // node is the broker as the client of this connection is to see it.
 func (c *conn) node() brokerNode {
@@ -30,9 +36,16 @@ func (c *conn) metadata(req *kmsg.MetadataRequest) kmsg.Response {
 	r.ClusterID = kmsg.StringPtr(c.b.ClusterID())
 	r.ControllerID = nodeID
 
+	topicMetadata := func(t *topic) kmsg.MetadataResponseTopic {
+		mt := c.b.topicMetadata(t)
+		if req.IncludeTopicAuthorizedOperations {
+			mt.AuthorizedOperations = topicOperations
+		}
+		return mt
+	}
 	if req.Topics == nil || req.Version == 0 && len(req.Topics) == 0 {
 		for _, t := range c.b.topics.all() {
-			r.Topics = append(r.Topics, c.b.topicMetadata(t))
+			r.Topics = append(r.Topics, topicMetadata(t))
 		}
 		return r
 	}
@@ -46,7 +59,7 @@ func (c *conn) metadata(req *kmsg.MetadataRequest) kmsg.Response {
 			r.Topics = append(r.Topics, mt)
 			continue
 		}
-		r.Topics = append(r.Topics, c.b.topicMetadata(t))
+		r.Topics = append(r.Topics, topicMetadata(t))
 	}
 	return r
 }

@@ -246,6 +246,94 @@ func TestKafkaEncryptedTree(t *testing.T) {
 	}
 }
 
+// TestKafkaAdmin looks after topics, settings and groups of Kafka.
+func TestKafkaAdmin(t *testing.T) {
+	k := kafkatest.Shared(t)
+	topic := kafkaTopic(t)
+	admin := func(code int, want string, args ...string) {
+		t.Helper()
+		p := commands.Start(t, nil, "mft-admin", append(args, "-b", k.Brokers())...)
+		err := p.WaitFor(time.Minute)
+		if got := p.Stdout.String() + p.Stderr.String(); exitCode(err) != code || !strings.Contains(got, want) {
+			t.Errorf("mft-admin %v: %v, want code %d and %q in\n%s", args, err, code, want, got)
+		}
+	}
+	// Kafka makes the topic of its groups when it is first asked for one.
+	admin(1, "there is no group nobody", "groups", "describe", "nobody")
+	admin(0, "created "+topic+" (3 partitions)", "topics", "create", topic, "-p", "3", "--config", "retention.ms=86400000")
+	admin(1, "already exists", "topics", "create", topic)
+	admin(1, "write.caching is a setting of mft-broker", "topics", "create", topic+"-cached", "--config", "write.caching=true")
+	admin(1, "The target replication factor of 3 cannot be reached", "topics", "create", topic+"-3", "--replicas", "3")
+	admin(0, "changed", "configs", "set", topic, "max.message.bytes=2000000")
+	admin(1, "write.caching is a setting of mft-broker", "configs", "set", topic, "write.caching=true")
+	admin(1, "retention.ms", "configs", "set", topic, "retention.ms=soon")
+	admin(0, "max.message.bytes    2000000   topic", "configs", "describe", topic)
+	commands.Pipe(t, strings.NewReader("one\ntwo\nthree\n"), "mft-produce", "-b", k.Brokers(), "-t", topic, "-p", "1")
+	commands.Run(t, "mft-consume", "-b", k.Brokers(), "-t", topic, "-g", topic, "-n", "1")
+	admin(0, "1          1       1         0      3    3", "topics", "describe", topic)
+	admin(0, topic, "groups", "list")
+	admin(0, "lag       2\n", "groups", "describe", topic)
+	admin(0, "2 records of "+topic+" to be read", "check", "-t", topic, "-g", topic)
+	admin(0, "deleted "+topic, "topics", "delete", topic)
+	admin(1, "there is no such topic", "topics", "delete", topic)
+}
+
+// TestKafkaCheckWithPermissions: on a Kafka with access control, mft-admin check names what this user may not do.
+func TestKafkaCheckWithPermissions(t *testing.T) {
+	k := kafkatest.Start(t, 1, kafkatest.Settings{
+		"authorizer.class.name":          "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+		"allow.everyone.if.no.acl.found": "true",
+		"auto.create.topics.enable":      "false",
+	})
+	client, err := kgo.NewClient(kgo.SeedBrokers(k.Addrs()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	adm := kadm.NewClient(client)
+	ctx := withDeadline(t, time.Minute)
+	acl := func(b *kadm.ACLBuilder) {
+		t.Helper()
+		results, err := adm.CreateACLs(ctx, b.ResourcePatternType(kadm.ACLPatternLiteral))
+		if err != nil || len(results) == 0 || results[0].Err != nil {
+			t.Fatal(err, results)
+		}
+	}
+	allow := func() *kadm.ACLBuilder { return kadm.NewACLs().Allow("User:ANONYMOUS").AllowHosts("*") }
+	for _, topic := range []string{"open", "readonly", "writeonly", "secret"} {
+		commands.Run(t, "mft-admin", "topics", "create", topic, "-b", k.Brokers())
+	}
+	// What has one rule allows nothing else.
+	acl(allow().Topics("readonly").Operations(kadm.OpRead, kadm.OpDescribeConfigs))
+	acl(allow().Topics("writeonly").Operations(kadm.OpWrite))
+	acl(kadm.NewACLs().Deny("User:ANONYMOUS").DenyHosts("*").Topics("secret").Operations(kadm.OpDescribe))
+	acl(allow().Topics("new").Operations(kadm.OpDescribe))
+	acl(allow().Topics("other").Operations(kadm.OpCreate, kadm.OpDescribe))
+	acl(kadm.NewACLs().Deny("User:ANONYMOUS").DenyHosts("*").Groups("theirs").Operations(kadm.OpRead, kadm.OpDescribe))
+	acl(allow().Clusters().Operations(kadm.OpClusterAction, kadm.OpDescribe, kadm.OpAlter))
+	for _, c := range []struct {
+		want string
+		code int
+		args []string
+	}{
+		{"ok       permission    open: this user may write and read", 0, []string{"-t", "open"}},
+		{"FAILED   permission    readonly: this user may not write\n", 3, []string{"-t", "readonly"}},
+		{"ok       permission    readonly: this user may read", 0, []string{"-t", "readonly", "--role", "receiver"}},
+		{"FAILED   permission    writeonly: this user may not read\n", 3, []string{"-t", "writeonly"}},
+		{"WARNING  settings      writeonly: are not to be had: ", 3, []string{"-t", "writeonly"}},
+		{"FAILED   permission    secret: this user may not even see the topic", 3, []string{"-t", "secret"}},
+		{"FAILED   topic         new: does not exist, and this user may not create it\n", 3, []string{"-t", "new"}},
+		{"FAILED   group         theirs: this user may not use the group\n", 3, []string{"-t", "open", "-g", "theirs"}},
+		{"WARNING  topic         other: does not exist, and could be created", 0, []string{"-t", "other"}},
+	} {
+		p := commands.Start(t, nil, "mft-admin", append([]string{"check", "-b", k.Brokers()}, c.args...)...)
+		err := p.WaitFor(time.Minute)
+		if got := p.Stdout.String(); exitCode(err) != c.code || !strings.Contains(got, c.want) {
+			t.Errorf("check %v: %v, want code %d and %q in\n%s%s", c.args, err, c.code, c.want, got, p.Stderr.String())
+		}
+	}
+}
+
 // TestKafkaRepeats repeats every record of a topic, as a mirror that begins anew does: each file is placed once.
 func TestKafkaRepeats(t *testing.T) {
 	k := kafkatest.Shared(t)

@@ -18,6 +18,9 @@ import (
 
 // exitCode is the code a process ended with, -1 when it has none.
 func exitCode(err error) int {
+	if err == nil {
+		return 0
+	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return exit.ExitCode()

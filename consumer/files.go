@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"mft/internal/kafka"
@@ -91,7 +92,7 @@ func ReceiveFiles(ctx context.Context, cfg FilesConfig) (Summary, error) {
 		return Summary{}, err
 	}
 	if cfg.Group == "" {
-		if cfg.Group, err = defaultGroup(target.dir, cfg.Topic); err != nil {
+		if cfg.Group, err = DefaultGroup(target.dir, cfg.Topic); err != nil {
 			return Summary{}, errors.Join(err, target.close())
 		}
 	}
@@ -117,8 +118,13 @@ func ReceiveFiles(ctx context.Context, cfg FilesConfig) (Summary, error) {
 	return report.total(began), err
 }
 
-// defaultGroup is a consumer group for one directory of one host.
-func defaultGroup(dir, topic string) (string, error) {
+// DefaultGroup is the consumer group of a receiver whose FilesConfig names
+// none: one for each directory of each host, and topic.
+func DefaultGroup(dir, topic string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("directory %s: %w", dir, err)
+	}
 	host, err := os.Hostname()
 	if err != nil {
 		return "", fmt.Errorf("a consumer group needs the host's name: %w: name a group yourself", err)

@@ -125,7 +125,11 @@ func (a *admin) setConfigs(ctx context.Context, topic string, changes []kadm.Alt
 		err = r.Err
 	}
 	if err != nil {
-		return fmt.Errorf("settings of topic %s were not changed: %s", topic, reason(err, r.ErrMessage))
+		var names []string
+		for _, c := range changes {
+			names = append(names, c.Name)
+		}
+		return fmt.Errorf("settings of topic %s were not changed: %s", topic, foreign(reason(err, r.ErrMessage), strings.Join(names, " ")))
 	}
 	if a.json {
 		return a.print(map[string]string{"topic": topic, "state": "changed"})

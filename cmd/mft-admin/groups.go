@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -79,7 +80,7 @@ func (a *admin) listGroups(ctx context.Context) error {
 }
 
 func (a *admin) describeGroups(ctx context.Context, names []string) error {
-	lags, err := a.Lag(ctx, names...)
+	lags, err := a.lag(ctx, names)
 	if err != nil {
 		return err
 	}
@@ -102,6 +103,25 @@ func (a *admin) describeGroups(ctx context.Context, names []string) error {
 		shown++
 	}
 	return outcome(len(names), failed)
+}
+
+// lag asks for groups. A Kafka that was never asked for one first makes the topic that they are in.
+func (a *admin) lag(ctx context.Context, names []string) (kadm.DescribedGroupLags, error) {
+	for {
+		lags, err := a.Lag(ctx, names...)
+		again := errors.Is(err, kerr.CoordinatorNotAvailable)
+		for _, g := range lags {
+			again = again || errors.Is(g.DescribeErr, kerr.CoordinatorNotAvailable)
+		}
+		if !again {
+			return lags, err
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return lags, errors.Join(err, ctx.Err())
+		}
+	}
 }
 
 func describedGroup(g kadm.DescribedGroupLag) groupResult {

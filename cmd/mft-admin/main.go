@@ -37,13 +37,14 @@ func newAdmin() *cobra.Command {
   mft-admin topics create orders -p 8 --config write.caching=true
   mft-admin configs set orders retention.ms=604800000
   mft-admin groups describe mft -b broker.example:9999
+  mft-admin check -c transfer.yml
   mft-admin dump --verify /var/lib/mft`,
 	}
 	flags := cmd.PersistentFlags()
 	o.ClientFlags(flags)
 	o.JSONFlag(flags, "results")
 	flags.DurationVar(&o.timeout, "timeout", 15*time.Second, "give up after this `TIME`")
-	cmd.AddCommand(newTopics(&o), newConfigs(&o), newGroups(&o), newDump(&o), newKeygen())
+	cmd.AddCommand(newTopics(&o), newConfigs(&o), newGroups(&o), newCheck(&o), newDump(&o), newKeygen())
 	return cmd
 }
 
@@ -102,6 +103,14 @@ func reason(err error, message string) string {
 		return message
 	}
 	return err.Error()
+}
+
+// foreign adds to a broker's refusal of a setting that it is ours.
+func foreign(text, names string) string {
+	if strings.Contains(names, "write.caching") && strings.Contains(text, "Unknown topic config name") {
+		text += " (write.caching is a setting of mft-broker; leave it out here)"
+	}
+	return text
 }
 
 // outcome is the error of a command that did the work for some of several

@@ -275,7 +275,7 @@ func (a *admin) createTopics(ctx context.Context, spec topicSpec, configs map[st
 	for _, name := range names {
 		r := responses[name]
 		if r.Err != nil {
-			failed = append(failed, fmt.Sprintf("topic %s was not created: %s", name, reason(r.Err, r.ErrMessage)))
+			failed = append(failed, fmt.Sprintf("topic %s was not created: %s", name, foreign(reason(r.Err, r.ErrMessage), strings.Join(spec.configs, " "))))
 			continue
 		}
 		if a.json {

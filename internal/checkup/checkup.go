@@ -73,6 +73,7 @@ type TopicUse struct {
 	Files         bool   // it carries files, not only lines
 	AcksAll       bool   // senders wait for every replica in sync
 	Group         string // of the receiver; "": none
+	Receipts      bool   // it is a topic of receipts, which receivers make, and can do without
 }
 
 // Secret is a file of keys or a passphrase.

@@ -16,6 +16,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"mft/protocol"
 )
 
 const clientID = "mft-admin"
@@ -58,6 +60,9 @@ func (r *run) brokers(ctx context.Context) {
 	}
 	for _, use := range r.Topics {
 		r.topic(ctx, client, use)
+		if use.Files && use.Receive {
+			r.topic(ctx, client, TopicUse{Name: use.Name + protocol.ReceiptsSuffix, Send: true, Receive: true, AcksAll: true, Receipts: true})
+		}
 	}
 	r.clock(ctx, client)
 }

@@ -72,6 +72,10 @@ func (r *run) missingTopic(ctx context.Context, client *kgo.Client, use TopicUse
 	}
 	create := "create it: 'mft-admin topics create " + use.Name + "'"
 	switch {
+	case use.Receipts && err == nil:
+		r.ok(Topic, use.Name, "does not exist yet, and could be created (asked without doing it); the first receiver does that")
+	case use.Receipts:
+		r.warn(Topic, use.Name, fmt.Sprintf("receipts of what arrived go there; it does not exist, and cannot be created: %v", err), "have the broker's administrator "+create)
 	case err == nil:
 		detail := "does not exist, and could be created (asked without doing it)"
 		if r.autoCreates(ctx, adm) {
