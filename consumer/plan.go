@@ -42,7 +42,7 @@ func Plan(ctx context.Context, cfg FilesConfig, each func(Planned)) (Summary, er
 		return Summary{}, err
 	}
 	if cfg.Group == "" {
-		if cfg.Group, err = defaultGroup(dir, cfg.Topic); err != nil {
+		if cfg.Group, err = DefaultGroup(dir, cfg.Topic); err != nil {
 			return Summary{}, err
 		}
 	}

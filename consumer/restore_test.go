@@ -242,7 +242,7 @@ func TestKeptIsOfNoUse(t *testing.T) {
 			other := t.TempDir()
 			cfg := s.config(other)
 			var err error
-			if cfg.Group, err = defaultGroup(dir, s.topic); err != nil {
+			if cfg.Group, err = DefaultGroup(dir, s.topic); err != nil {
 				t.Fatal(err)
 			}
 			if sum := receive(t, cfg); sum.Files != 2 {

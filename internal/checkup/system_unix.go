@@ -34,7 +34,7 @@ func available(dir string) (bytes uint64, files int64, err error) {
 	if s.Files == 0 { // made as they are needed
 		files = -1
 	}
-	return uint64(s.Bavail) * uint64(s.Bsize), files, nil
+	return s.Bavail * uint64(s.Bsize), files, nil
 }
 
 // openFilesLimit is how many files a process may have open.
