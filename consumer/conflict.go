@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path"
+	"runtime"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -56,9 +58,9 @@ func (t *target) decide(f *transfer, rule Conflict) (verdict, error) {
 	}
 	for n := range maxRenames {
 		name := numbered(f.name, n)
-		info, err := t.root.Lstat(name)
+		info, err := t.lstat(name)
 		if errors.Is(err, fs.ErrPermission) && t.makeWritable(path.Dir(name)) {
-			info, err = t.root.Lstat(name)
+			info, err = t.lstat(name)
 		}
 		if errors.Is(err, fs.ErrNotExist) || err != nil && isNotDirectory(err) { // the latter is told by place
 			return verdict{as: name}, nil
@@ -98,6 +100,17 @@ const maxKnownDigests = 4096
 
 // same tells whether the file called name has the content of f.
 func (t *target) same(f *transfer, name string, info fs.FileInfo) (bool, error) {
+	if f.link != "" {
+		if info.Mode()&fs.ModeSymlink == 0 {
+			return false, nil
+		}
+		parent, base, err := t.in(name)
+		if err != nil {
+			return false, err
+		}
+		to, err := parent.Readlink(base)
+		return to == localTarget(f.link, runtime.GOOS), err
+	}
 	if !info.Mode().IsRegular() || info.Size() != f.size {
 		return false, nil
 	}
@@ -125,7 +138,7 @@ func (t *target) digestOf(name, kind string) (digest string, err error) {
 	if err != nil {
 		return "", err
 	}
-	file, err := t.root.Open(name)
+	file, err := t.open(name)
 	if err != nil {
 		return "", err
 	}
@@ -138,7 +151,7 @@ func (t *target) digestOf(name, kind string) (digest string, err error) {
 
 // sameBytes compares a file that came without a digest.
 func (t *target) sameBytes(f *transfer, name string) (same bool, err error) {
-	there, err := t.root.Open(name)
+	there, err := t.open(name)
 	if err != nil {
 		return false, err
 	}
@@ -164,6 +177,22 @@ func (t *target) sameBytes(f *transfer, name string) (same bool, err error) {
 			return errA == errB, nil
 		}
 	}
+}
+
+func (t *target) lstat(name string) (fs.FileInfo, error) {
+	parent, base, err := t.in(name)
+	if err != nil {
+		return nil, err
+	}
+	return parent.Lstat(base)
+}
+
+func (t *target) open(name string) (*os.File, error) {
+	parent, base, err := t.in(name)
+	if err != nil {
+		return nil, err
+	}
+	return parent.Open(base)
 }
 
 // numbered is the name of the n-th file beside the one called name, which has
@@ -200,8 +229,8 @@ const maxNamePart = 255 // bytes
 // errNameTaken when something has it all the same. A file system that can
 // neither do that in one step nor by a link leaves a moment in which another
 // program could take the name.
-func (t *target) placeNew(temp, name string) error {
-	ok, err := renameNew(t.work.root, temp, t.root, name)
+func (t *target) placeNew(temp string, to *handle, name string) error {
+	ok, err := t.renameNew(temp, to, path.Base(name))
 	if ok {
 		if errors.Is(err, fs.ErrExist) {
 			return errNameTaken
@@ -216,7 +245,7 @@ func (t *target) placeNew(temp, name string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return err
 	}
-	if _, err := t.root.Lstat(name); err == nil {
+	if _, err := to.root.Lstat(path.Base(name)); err == nil {
 		return errNameTaken
 	}
 	return t.root.Rename(workDir+"/"+temp, name)

@@ -18,6 +18,7 @@ type Events struct {
 	Done    func(id, digest string)                     // it is in place and durable; digest in hex, "" for a directory
 	Renamed func(id, name, as string)                   // it is in place by another name than it came with, for a reason that is not its route; Done follows
 	Skipped func(id, name, reason string)               // it is left out because of what has its name, which is no failure: see ConflictSkip
+	Noted   func(name, what string)                     // it is placed, but for something: its owner, an attribute
 	Hook    func(id, name string, why *HookError)       // it is in place, and the command run after it has failed for good
 	Failed  func(id, name string, why error)            // it is not placed: see RefusedError and TransferError
 	Dropped func(id, name string, why error)            // it will not come in this transfer, which is no failure: the sender gave it up, or another receiver got it
@@ -121,8 +122,8 @@ func (r *reporter) placed(t *transfer, as string) {
 		r.summary.Bytes += t.size
 		digest = t.end.Digest
 	}
-	if as != t.name && r.events.Renamed != nil {
-		r.events.Renamed(string(t.id), t.name, as)
+	if as != t.wanted && r.events.Renamed != nil {
+		r.events.Renamed(string(t.id), t.wanted, as)
 	}
 	if r.events.Done != nil {
 		r.events.Done(string(t.id), digest)
@@ -146,6 +147,14 @@ func (r *reporter) skipped(id, name, reason string) {
 	r.summary.Skipped++
 	if r.events.Skipped != nil {
 		r.events.Skipped(id, name, reason)
+	}
+}
+
+func (r *reporter) noted(name, what string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.events.Noted != nil {
+		r.events.Noted(name, what)
 	}
 }
 

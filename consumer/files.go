@@ -54,6 +54,7 @@ type FilesConfig struct {
 
 	OnConflict Conflict // "": ConflictOverwrite
 	Route      *Route   // where files go by their names; nil: names stay as they are
+	Metadata   Metadata // what is taken over of files; mode and mtime always
 	Hook       *Hook    // what is run after each file; nil: nothing
 
 	// NoReceipts writes no receipts, and reads none: the group then remembers
@@ -100,6 +101,7 @@ func ReceiveFiles(ctx context.Context, cfg FilesConfig) (Summary, error) {
 		cfg.AbandonAfter = DefaultAbandonAfter
 	}
 	report := &reporter{events: cfg.Events}
+	target.keep = keeper{Metadata: cfg.Metadata, note: report.noted}
 	receipts, err := newReceipts(&cfg, target, cfg.Watch)
 	if err != nil {
 		return Summary{}, errors.Join(err, target.close())

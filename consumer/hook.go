@@ -201,7 +201,7 @@ func newHooks(p *placer, cfg *FilesConfig) *hooks {
 	return h
 }
 
-func (h *hooks) wants(job *placeJob) bool { return h.Hook != nil && !job.dir }
+func (h *hooks) wants(job *placeJob) bool { return h.Hook != nil && !job.dir && job.link == "" }
 
 // close ends the commands that run. Nothing is queued any more.
 func (h *hooks) close() {

@@ -229,7 +229,7 @@ func (p *partition) record(r *kgo.Record) bool {
 		}
 	} else {
 		var fresh int64
-		if !p.do(t, func() (err error) { fresh, err = t.chunk(rec.Offset, rec.Data); return err }) {
+		if !p.do(t, func() (err error) { fresh, err = t.take(rec); return err }) {
 			return false
 		}
 		p.report.advance(string(t.id), fresh)

@@ -362,7 +362,12 @@ func (p *placer) rename(job *placeJob) error {
 	t := job.transfer
 	if t.dir {
 		job.as = t.name
-		return asRefusal(t.name, p.target.placeDir(t.name, dirAttrs{mode: t.mode, mtime: t.mtime}))
+		return asRefusal(t.name, p.target.placeDir(t.name, t.attrs))
+	}
+	if t.link != "" && !p.target.keep.UnsafeLinks {
+		if err := p.target.realParents(t.name); err != nil {
+			return asRefusal(t.name, err)
+		}
 	}
 	for !job.same && !job.skip {
 		err := p.target.place(t.temp, job.as, p.overwrites())

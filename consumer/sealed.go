@@ -53,8 +53,6 @@ func (t *transfer) unseal(rec protocol.FileRecord) (protocol.FileRecord, error) 
 	}
 	end := out.Offset + int64(len(out.Data)) + out.Hole
 	switch {
-	case out.Hole > 0:
-		return wrong("it is a hole of %d bytes, which this version cannot make: use a newer mft-consume", out.Hole)
 	case out.Last && t.last > 0 && t.last != end:
 		return wrong("it ends the file at %d, another one at %d", end, t.last)
 	case out.Last:
@@ -66,7 +64,7 @@ func (t *transfer) unseal(rec protocol.FileRecord) (protocol.FileRecord, error) 
 // checkLast tells whether an encrypted file that is whole ends where the chunk
 // that says it is the last one does.
 func (t *transfer) checkLast() error {
-	if t.opener != nil && !t.dir && t.last != t.size {
+	if t.opener != nil && !t.dir && t.link == "" && t.last != t.size {
 		return t.errorf("it has %d bytes, and its last chunk ends at %d: send it again", t.size, t.last)
 	}
 	return nil

@@ -27,17 +27,16 @@ type target struct {
 	work *work
 
 	there   map[string]bool        // directories known to be there; "." is not kept
-	wanted  map[string]dirAttrs    // what received directories are to look like, by name
+	wanted  map[string]attributes  // what received directories are to look like, by name: placing a file in one changes its mtime
 	changed map[string]bool        // directories whose entries changed since settle
 	opened  map[string]fs.FileMode // directories made writable since settle, and their mode before
 	digests map[string]known       // of files that were compared, by name
-}
 
-// dirAttrs are the attributes of a directory. Placing a file in it changes its
-// mtime, so they are set again afterwards.
-type dirAttrs struct {
-	mode  fs.FileMode
-	mtime time.Time // zero: leave it
+	keep keeper
+
+	top         handle             // of dir
+	handles     map[string]*handle // of directories below, by name
+	handleOrder []string           // of those, oldest first
 }
 
 const (
@@ -65,7 +64,8 @@ func openTarget(dir string) (*target, error) {
 	if err != nil {
 		return nil, errors.Join(err, root.Close())
 	}
-	t := &target{dir: abs, root: root, work: work}
+	t := &target{dir: abs, root: root, work: work, top: handle{root: root}}
+	t.keep.note = func(string, string) {}
 	t.forget()
 	t.changed = make(map[string]bool)
 	t.opened = make(map[string]fs.FileMode)
@@ -73,11 +73,13 @@ func openTarget(dir string) (*target, error) {
 }
 
 // close removes the work directory.
-func (t *target) close() error { return errors.Join(t.work.close(t.root), t.root.Close()) }
+func (t *target) close() error {
+	return errors.Join(t.closeHandles(), t.work.close(t.root), t.top.close())
+}
 
 func (t *target) forget() {
 	t.there = make(map[string]bool)
-	t.wanted = make(map[string]dirAttrs)
+	t.wanted = make(map[string]attributes)
 }
 
 // checkReserved refuses names in the work directory, in any spelling that a
@@ -99,10 +101,14 @@ func (t *target) place(temp, name string, replace bool) error {
 		if err := t.makeDir(parent); err != nil {
 			return err
 		}
-		if !replace {
-			return t.placeNew(temp, name)
+		to, err := t.handle(parent)
+		if err != nil {
+			return err
 		}
-		err := t.root.Rename(workDir+"/"+temp, name)
+		if !replace {
+			return t.placeNew(temp, to, name)
+		}
+		err = t.rename(temp, to, path.Base(name), name)
 		if errors.Is(err, fs.ErrExist) || err != nil && t.isDir(name) {
 			return errDirectoryThere
 		}
@@ -110,8 +116,9 @@ func (t *target) place(temp, name string, replace bool) error {
 	}
 	err := move()
 	if errors.Is(err, fs.ErrNotExist) { // somebody removed a directory that was there
-		t.there = make(map[string]bool)
-		err = move()
+		if err = t.lost(); err == nil {
+			err = move()
+		}
 	}
 	if errors.Is(err, fs.ErrPermission) && t.makeWritable(parent) {
 		err = move()
@@ -125,12 +132,13 @@ func (t *target) place(temp, name string, replace bool) error {
 
 // placeDir makes the directory, or takes one that is there, and gives it its
 // attributes at the next settle and whenever files are placed in it later.
-func (t *target) placeDir(name string, attrs dirAttrs) error {
+func (t *target) placeDir(name string, attrs attributes) error {
 	name = path.Clean(name)
 	err := t.makeDir(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		t.there = make(map[string]bool)
-		err = t.makeDir(name)
+		if err = t.lost(); err == nil {
+			err = t.makeDir(name)
+		}
 	}
 	if errors.Is(err, fs.ErrPermission) && t.makeWritable(path.Dir(name)) {
 		err = t.makeDir(name)
@@ -154,12 +162,16 @@ func (t *target) makeDir(name string) error {
 	if err := t.makeDir(path.Dir(name)); err != nil {
 		return err
 	}
-	err := t.root.Mkdir(name, 0o777)
+	parent, base, err := t.in(name)
+	if err != nil {
+		return err
+	}
+	err = parent.Mkdir(base, 0o777)
 	switch {
 	case err == nil:
 		t.changed[path.Dir(name)] = true
 	case errors.Is(err, fs.ErrExist):
-		info, statErr := t.root.Stat(name) // follows a symlink, within the root
+		info, statErr := t.stat(name)
 		if statErr != nil && !errors.Is(statErr, fs.ErrNotExist) {
 			return statErr
 		}
@@ -173,8 +185,21 @@ func (t *target) makeDir(name string) error {
 	return nil
 }
 
+// stat follows a symbolic link, within the root.
+func (t *target) stat(name string) (fs.FileInfo, error) {
+	parent, base, err := t.in(name)
+	if err != nil {
+		return nil, err
+	}
+	info, err := parent.Stat(base)
+	if escapes(err) { // leads elsewhere within the target, maybe
+		return t.root.Stat(name)
+	}
+	return info, err
+}
+
 func (t *target) isDir(name string) bool {
-	info, err := t.root.Stat(name)
+	info, err := t.stat(name)
 	return err == nil && info.IsDir()
 }
 
@@ -214,7 +239,7 @@ func upTo(name string) []string {
 func (t *target) settle() error {
 	for dir, mode := range t.opened {
 		if _, ok := t.wanted[dir]; !ok {
-			t.wanted[dir] = dirAttrs{mode: mode}
+			t.wanted[dir] = attributes{mode: mode}
 		}
 		t.changed[dir] = true
 	}
@@ -241,13 +266,11 @@ func (t *target) settle() error {
 		}
 	}
 	for _, dir := range dirs {
-		group.Go(func() error {
-			err := syncDir(t.root, dir)
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil // removed by somebody else meanwhile
-			}
-			return err
-		})
+		sync, err := t.openToSync(dir)
+		if err != nil {
+			return errors.Join(fmt.Errorf("making directory entries durable: %w", err), group.Wait())
+		}
+		group.Go(sync)
 	}
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("making directory entries durable: %w", err)
@@ -257,6 +280,9 @@ func (t *target) settle() error {
 			return err
 		}
 	}
+	if err := t.closeHandles(); err != nil {
+		return fmt.Errorf("closing directories: %w", err)
+	}
 	clear(t.changed)
 	clear(t.opened)
 	if len(t.there) > maxKnownDirs || len(t.wanted) > maxKnownDirs {
@@ -265,12 +291,38 @@ func (t *target) settle() error {
 	return nil
 }
 
+// openToSync opens a directory and returns what makes its entries durable.
+func (t *target) openToSync(dir string) (sync func() error, err error) {
+	if !canSyncDirs {
+		return func() error { return nil }, nil
+	}
+	parent, base := t.root, dir
+	if dir != "." {
+		parent, base, err = t.in(dir)
+	}
+	var file *os.File
+	if err == nil {
+		if file, err = parent.Open(base); escapes(err) {
+			file, err = t.root.Open(dir)
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return func() error { return nil }, nil // removed by somebody else meanwhile
+	}
+	if err != nil {
+		return nil, err
+	}
+	return func() error { return errors.Join(file.Sync(), file.Close()) }, nil
+}
+
 // setAttrs sets mode and mtime. A directory that is gone, or that belongs to
 // somebody else, is left as it is.
-func (t *target) setAttrs(dir string, attrs dirAttrs) error {
-	err := t.root.Chmod(dir, attrs.mode)
-	if err == nil && !attrs.mtime.IsZero() {
-		err = t.root.Chtimes(dir, time.Time{}, attrs.mtime)
+func (t *target) setAttrs(dir string, attrs attributes) error {
+	parent, base, err := t.in(dir)
+	if err == nil {
+		if err = t.setAttrsIn(parent, base, dir, attrs); escapes(err) { // a link that leads elsewhere within the target
+			err = t.setAttrsIn(t.root, dir, dir, attrs)
+		}
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return nil
@@ -279,4 +331,28 @@ func (t *target) setAttrs(dir string, attrs dirAttrs) error {
 		return fmt.Errorf("setting mode and mtime of %s: %w", dir, err)
 	}
 	return nil
+}
+
+func (t *target) setAttrsIn(parent *os.Root, base, dir string, attrs attributes) (err error) {
+	if len(attrs.xattrs) > 0 {
+		file, err := parent.Open(base)
+		if err != nil {
+			return err
+		}
+		t.keep.setXattrs(dir, file, attrs.xattrs)
+		if err := file.Close(); err != nil {
+			return err
+		}
+	}
+	t.keep.setOwner(dir, attrs.owner, func(uid, gid int) error {
+		if err = parent.Chown(base, uid, gid); errors.Is(err, fs.ErrNotExist) || escapes(err) {
+			return nil // told by the next step
+		}
+		return err
+	})
+	err = parent.Chmod(base, attrs.mode)
+	if err == nil && !attrs.mtime.IsZero() {
+		err = parent.Chtimes(base, time.Time{}, attrs.mtime)
+	}
+	return err
 }

@@ -9,10 +9,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"mft/internal/sparse"
 	"mft/protocol"
 )
 
@@ -30,14 +32,16 @@ type transfer struct {
 	again     []int64 // offsets of more begin records: its sender was stopped and went on
 	begin     keptRecord
 	name      string // of the file, relative to the target
-	sentName  string // as it was sent; name differs where there is a route
+	wanted    string // that name, if this system took every name
+	sentName  string // as it was sent; wanted differs where there is a route
 	dir       bool
-	size      int64       // bytes, -1 until known
-	mode      fs.FileMode // permission bits
-	mtime     time.Time
+	link      string // where a link leads; "" for what is none
+	size      int64  // bytes, -1 until known
+	attrs     attributes
 	algorithm string // of the digest
 
 	have   extents
+	sparse bool      // it has holes
 	digest hash.Hash // over [0, hashed); nil once a chunk came out of order
 	hashed int64
 	held   []byte   // the content, of a small file; file is nil then
@@ -58,7 +62,7 @@ type transfer struct {
 // newTransfer checks what a begin record says; opener is nil when it came in
 // clear. The error says why it is not to be received.
 func newTransfer(part *partition, id protocol.TransferID, m *protocol.Manifest, opener *protocol.Opener, begin *kgo.Record) (*transfer, error) {
-	t := &transfer{id: id, part: part, beginsAt: begin.Offset, name: m.Name, sentName: m.Name, size: m.Size, algorithm: m.Digest, opener: opener}
+	t := &transfer{id: id, part: part, beginsAt: begin.Offset, name: m.Name, wanted: m.Name, sentName: m.Name, size: m.Size, algorithm: m.Digest, opener: opener}
 	if err := protocol.CheckName(m.Name); err != nil {
 		return t, refused(m.Name, err)
 	}
@@ -70,8 +74,9 @@ func newTransfer(part *partition, id protocol.TransferID, m *protocol.Manifest, 
 		if err != nil {
 			return t, refused(m.Name, err)
 		}
-		t.name = name
+		t.name, t.wanted = name, name
 	}
+	t.name = protocol.LocalName(t.wanted, runtime.GOOS)
 	if err := checkReserved(t.name); err != nil {
 		return t, refused(m.Name, err)
 	}
@@ -81,13 +86,18 @@ func newTransfer(part *partition, id protocol.TransferID, m *protocol.Manifest, 
 	if m.Compression != "" && m.Compression != "none" && opener == nil { // the opener undoes it
 		return t, t.errorf("its chunks are compressed (%s), which this version cannot undo: use a newer mft-consume", m.Compression)
 	}
-	if m.Type == protocol.TypeDir {
+	switch m.Type {
+	case protocol.TypeDir:
 		t.dir, t.size = true, 0
+	case protocol.TypeSymlink:
+		t.link, t.size = m.Target, 0
+		if !part.target.keep.UnsafeLinks {
+			if err := checkLink(t.name, t.link); err != nil {
+				return t, refused(m.Name, err)
+			}
+		}
 	}
-	// setuid, setgid and sticky are not taken over: a topic is not a place to
-	// hand out the receiver's privileges.
-	t.mode = fs.FileMode(m.Mode) & fs.ModePerm
-	t.mtime = m.ModTime
+	t.attrs = part.target.keep.attributes(m)
 	var err error
 	if t.digest, err = protocol.NewDigest(m.Digest); err != nil {
 		return t, t.errorf("%v", err)
@@ -104,15 +114,8 @@ func (t *transfer) errorf(format string, args ...any) error {
 // after the latter the same chunk can be given again.
 func (t *transfer) chunk(offset int64, data []byte) (fresh int64, err error) {
 	end := offset + int64(len(data))
-	switch {
-	case t.dir:
-		return 0, t.errorf("a directory cannot have content")
-	case offset < 0 || end < offset:
-		return 0, t.errorf("a chunk lies at the impossible offset %d", offset)
-	case t.size >= 0 && end > t.size:
-		return 0, t.errorf("a chunk ends at %d, beyond its %d bytes", end, t.size)
-	case len(data) == 0 || t.have.covers(offset, end): // the first to arrive counts
-		return 0, nil
+	if new, err := t.fits(offset, end); !new {
+		return 0, err
 	}
 	if t.held == nil && t.file == nil && t.temp == "" && offset == 0 && end == t.size && end <= heldBytes {
 		t.held = data
@@ -136,6 +139,54 @@ func (t *transfer) chunk(offset int64, data []byte) (fresh int64, err error) {
 		t.digest = nil
 	}
 	return fresh, nil
+}
+
+// take takes a chunk, or a hole.
+func (t *transfer) take(rec protocol.FileRecord) (fresh int64, err error) {
+	if rec.Hole > 0 {
+		return t.hole(rec.Offset, rec.Hole)
+	}
+	return t.chunk(rec.Offset, rec.Data)
+}
+
+// hole is chunk for bytes that are all zero and are left out of the file.
+func (t *transfer) hole(offset, size int64) (fresh int64, err error) {
+	end := offset + size
+	if new, err := t.fits(offset, end); !new {
+		return 0, err
+	}
+	if fresh, err = t.have.add(offset, end); err != nil {
+		return 0, t.errorf("%v", err)
+	}
+	t.sparse = true
+	if t.digest == nil || offset != t.hashed || fresh != size || size > maxHashedHole {
+		t.digest = nil
+	} else if err := sparse.Zeros(t.digest, size); err != nil {
+		return 0, err
+	} else {
+		t.hashed = end
+	}
+	return fresh, nil
+}
+
+// maxHashedHole is how large a hole may be to be hashed where it comes, which
+// holds up other files. Larger ones wait for the placer.
+const maxHashedHole = 1 << 30
+
+// fits tells whether [offset, end) brings anything new; the error is why it
+// cannot belong to the file.
+func (t *transfer) fits(offset, end int64) (new bool, err error) {
+	switch {
+	case t.dir:
+		return false, t.errorf("a directory cannot have content")
+	case t.link != "":
+		return false, t.errorf("a link cannot have content")
+	case offset < 0 || end < offset:
+		return false, t.errorf("a chunk lies at the impossible offset %d", offset)
+	case t.size >= 0 && end > t.size:
+		return false, t.errorf("a chunk ends at %d, beyond its %d bytes", end, t.size)
+	}
+	return offset < end && !t.have.covers(offset, end), nil // the first to arrive counts
 }
 
 // write writes data into the temporary file.
@@ -223,7 +274,7 @@ func (t *transfer) finish(end *protocol.End) error {
 		return nil
 	}
 	switch {
-	case t.dir:
+	case t.dir, t.link != "":
 	case end.Size < 0:
 		return t.errorf("its end says it has %d bytes", end.Size)
 	case t.size >= 0 && t.size != end.Size:
@@ -259,22 +310,25 @@ func (t *transfer) prepare() error {
 	if t.dir {
 		return nil
 	}
+	if t.link != "" {
+		return t.prepareLink()
+	}
 	if err := t.spill(); err != nil {
 		return err
 	}
 	if err := t.open(); err != nil { // also makes an empty file
 		return err
 	}
+	if t.sparse {
+		if err := t.stretch(); err != nil {
+			return err
+		}
+	}
 	if err := t.verify(); err != nil {
 		return err
 	}
-	if !t.mtime.IsZero() {
-		if err := t.part.target.work.root.Chtimes(t.temp, time.Time{}, t.mtime); err != nil {
-			return fmt.Errorf("mtime of %q: %w", t.name, err)
-		}
-	}
-	if err := t.file.Chmod(t.mode); err != nil {
-		return fmt.Errorf("mode of %q: %w", t.name, err)
+	if err := t.setAttributes(); err != nil {
+		return err
 	}
 	if err := t.file.Sync(); err != nil {
 		return &syncError{fmt.Errorf("making %q durable: %w", t.name, err)}
@@ -296,11 +350,9 @@ func (t *transfer) verify() error {
 			return t.errorf("%v", err)
 		}
 		t.hashed = 0
-		n, err := io.Copy(t.digest, io.NewSectionReader(t.file, 0, t.size))
-		if err != nil {
-			return fmt.Errorf("reading %q back to check it: %w", t.name, err)
+		if err := t.readBack(); err != nil {
+			return err
 		}
-		t.hashed = n
 	}
 	sum := hex.EncodeToString(t.digest.Sum(nil))
 	if sum != t.end.Digest && t.restored {
@@ -317,6 +369,55 @@ func (t *transfer) verify() error {
 
 // digestKind is the kind of digest that is computed of it.
 func (t *transfer) digestKind() string { return cmp.Or(t.algorithm, protocol.DigestXXH3) }
+
+// stretch gives a file that may end with a hole its length.
+func (t *transfer) stretch() error {
+	err := t.file.Truncate(t.size)
+	if err != nil && isTooLarge(err) {
+		return t.errorf("it has %d bytes, which the file system cannot hold", t.size)
+	}
+	if err != nil {
+		return fmt.Errorf("length of %q: %w", t.name, err)
+	}
+	return nil
+}
+
+// readBack hashes the temporary file.
+func (t *transfer) readBack() error {
+	wrong := func(err error) error { return fmt.Errorf("reading %q back to check it: %w", t.name, err) }
+	for t.hashed < t.size {
+		select { // what claims to be huge is hashed for a long time
+		case <-t.part.dropped:
+			return errDropped
+		case <-t.part.placer.stopping.Done():
+			return errDropped
+		default:
+		}
+		start, end := t.hashed, t.size
+		if t.sparse {
+			var err error
+			if start, end, err = sparse.Next(t.file, t.hashed, t.size); err != nil {
+				return wrong(err)
+			}
+			hole := min(start-t.hashed, maxHashedHole)
+			if err := sparse.Zeros(t.digest, hole); err != nil {
+				return wrong(err)
+			}
+			if t.hashed += hole; t.hashed < start {
+				continue
+			}
+		}
+		n, err := io.Copy(t.digest, io.NewSectionReader(t.file, start, end-start))
+		if err == nil && n < end-start {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return wrong(err)
+		}
+		t.hashed = end
+	}
+	return nil
+}
 
 // syncError is a failed fsync: what is on the disk is not known, so trying
 // again would prove nothing.

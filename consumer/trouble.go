@@ -24,6 +24,8 @@ func refusal(err error) string {
 		return ""
 	case escapes(err):
 		return "it leads out of the directory"
+	case errors.Is(err, errLinkedParent):
+		return "it is a link, in a directory that is a link itself: --unsafe-links makes it all the same"
 	case errors.Is(err, errDirectoryThere):
 		return "a directory of that name is in the way"
 	case errors.Is(err, errFileThere), isNotDirectory(err):

@@ -4,7 +4,6 @@ package consumer
 
 import (
 	"errors"
-	"os"
 	"syscall"
 )
 
@@ -44,14 +43,8 @@ func isTooLarge(err error) bool {
 	return errors.Is(err, syscall.EFBIG) || errors.Is(err, syscall.EINVAL)
 }
 
-// syncDir makes the entries of a directory durable.
-func syncDir(root *os.Root, name string) (err error) {
-	d, err := root.Open(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
+// canSyncDirs: entries of a directory are made durable by syncing it.
+const canSyncDirs = true
 
 // isBrokenPipe tells that the reader of our output has gone.
 func isBrokenPipe(err error) bool { return errors.Is(err, syscall.EPIPE) }

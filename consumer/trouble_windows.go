@@ -2,7 +2,6 @@ package consumer
 
 import (
 	"errors"
-	"os"
 
 	"golang.org/x/sys/windows"
 )
@@ -47,9 +46,9 @@ func isTooLarge(err error) bool {
 	return errors.Is(err, windows.ERROR_FILE_TOO_LARGE) || errors.Is(err, windows.ERROR_INVALID_PARAMETER)
 }
 
-// syncDir does nothing: Windows makes entries of directories durable with the
-// files and has no call for it.
-func syncDir(*os.Root, string) error { return nil }
+// canSyncDirs: Windows makes entries of directories durable with the files and
+// has no call for it.
+const canSyncDirs = false
 
 // isBrokenPipe tells that the reader of our output has gone.
 func isBrokenPipe(err error) bool {

@@ -55,6 +55,7 @@ func (e *BusyError) Error() string {
 type work struct {
 	path   string
 	root   *os.Root // of the workDir
+	dir    *os.File // the same
 	lock   *flock.Flock
 	member string // instance id
 	temps  atomic.Int64
@@ -89,11 +90,14 @@ func openWork(dir string, root *os.Root) (*work, error) {
 	if w.root, err = root.OpenRoot(workDir); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the work directory: %w", err), w.lock.Unlock())
 	}
+	if w.dir, err = w.root.Open("."); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the work directory: %w", err), w.root.Close(), w.lock.Unlock())
+	}
 	if w.intents, err = openIntents(w.root, filepath.Join(w.path, placedFile)); err == nil {
 		err = w.prepare()
 	}
 	if err != nil {
-		return nil, errors.Join(err, w.root.Close(), w.lock.Unlock())
+		return nil, errors.Join(err, w.dir.Close(), w.root.Close(), w.lock.Unlock())
 	}
 	return w, nil
 }
@@ -214,7 +218,7 @@ func (w *work) close(root *os.Root) error {
 	if removeOpenFiles {
 		errs = append(errs, w.root.Remove(lockFile))
 	}
-	errs = append(errs, w.root.Close())
+	errs = append(errs, w.dir.Close(), w.root.Close())
 	if removeOpenFiles {
 		errs = append(errs, ignoreTaken(root.Remove(workDir)))
 	}

@@ -71,7 +71,7 @@ type checkpointHead struct {
 	Mode        protocol.Mode `json:"mode"`
 	ModTimeSec  int64         `json:"mtime_s"`
 	ModTimeNano int64         `json:"mtime_ns"`
-	Chunk       int64         `json:"chunk"`
+	Chunk       int64         `json:"chunk"` // 0: they vary, of a sparse file
 	Digest      string        `json:"digest"`
 	Compression string        `json:"compression,omitempty"` // of the chunks, in the manifest
 
@@ -176,7 +176,7 @@ func (c *checkpoint) parse(text []byte) error {
 		return fmt.Errorf("its positions are damaged")
 	case p.Acked > h.Size || p.Acked > 0 && (sumErr != nil || len(sum) == 0):
 		return fmt.Errorf("its position is impossible")
-	case h.Partition < 0 || h.Size < 0 || h.Chunk <= 0:
+	case h.Partition < 0 || h.Size < 0 || h.Chunk < 0:
 		return fmt.Errorf("its first line is impossible")
 	}
 	c.head, c.at, c.crc, c.now, c.written, c.wrote = h, int64(len(line)+1), crc, p, p, time.Now()

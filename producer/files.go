@@ -33,8 +33,8 @@ type FileOptions struct {
 //
 // A path "dir" sends "dir/a", "dir/b/c" and so on, "dir/" sends "a", "b/c"; a
 // file goes by the last part of its path. Directories are sent after what is
-// in them. Symbolic links and everything else that is neither file nor
-// directory are skipped. A file that changes while it is read, or cannot be
+// in them. Symbolic links are sent as links. Everything else that is neither
+// file nor directory is skipped. A file that changes while it is read, or cannot be
 // read, is tried again: see Config.Retries. What could not be sent is in the Summary and stops nothing else;
 // the error is for what stopped the whole: a broker that refuses, or ctx.
 func (p *Producer) SendFiles(ctx context.Context, paths []string, o FileOptions) (Summary, error) {
@@ -164,7 +164,11 @@ func (j *fileJob) sendFrom(found <-chan source) {
 				if j.run.ctx.Err() != nil {
 					return
 				}
-				j.sendFile(f)
+				if f.link {
+					j.sendLink(f)
+				} else {
+					j.sendFile(f)
+				}
 			}
 		})
 	}

@@ -94,6 +94,8 @@ type Config struct {
 	// nil: one of the Producer's own.
 	Watch *kafka.Watch
 
+	Metadata Metadata // what is sent of files beside content, name, mode and mtime
+
 	ClientID string // what the broker's log calls this client; "": mft-produce
 
 	// ConnectTimeout is how long to wait for the first answer of any broker;
@@ -146,6 +148,7 @@ type Producer struct {
 	streams *streams
 	watch   *kafka.Watch
 	buffers bufferPool
+	owners  owners
 	sealing *sealing // nil: nothing is encrypted
 
 	topic    topicFacts   // what connect learned; zero until then

@@ -91,7 +91,7 @@ func (j *fileJob) claim(f source, m protocol.Manifest, file *os.File) (*resumed,
 	if r == nil {
 		return nil, nil
 	}
-	small := m.Size <= m.Chunk
+	small := m.Size <= int64(j.chunk)
 	if small && len(r.there) == 0 {
 		return nil, nil
 	}

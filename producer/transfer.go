@@ -16,6 +16,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"mft/internal/sparse"
 	"mft/protocol"
 )
 
@@ -258,6 +259,9 @@ func (j *fileJob) sendFile(f source) {
 			return &changedError{"it was written to"}
 		}
 		m := j.manifest(f, before)
+		if err := j.describe(&m, file, before); err != nil {
+			return err
+		}
 		c, err := j.claim(f, m, file)
 		if err != nil {
 			return err
@@ -336,8 +340,13 @@ func (j *fileJob) manifest(f source, info fs.FileInfo) protocol.Manifest {
 	}
 	if f.dir {
 		m.Type, m.Size, m.Chunk, m.Digest, m.Compression = protocol.TypeDir, 0, 0, "", ""
-	} else if m.Digest == "" {
+		return m
+	}
+	if m.Digest == "" {
 		m.Digest = protocol.DigestXXH3
+	}
+	if sparse.Has(info) {
+		m.Chunk = 0 // they end where holes begin
 	}
 	return m
 }
@@ -353,12 +362,28 @@ func (j *fileJob) sendContent(t *transfer, file *os.File, before fs.FileInfo) (h
 	if t.resumed != nil && t.resumed.goesOn {
 		digest, offset = t.resumed.digest, t.resumed.from
 	}
+	holes := holes{file: file, size: size, sparse: sparse.Has(before)}
 	for offset < size {
 		if j.run.ctx.Err() != nil {
 			return nil, errInterrupted
 		}
-		b := j.run.p.buffers.get(int(min(int64(j.chunk), size-offset)))
-		n, err := io.ReadFull(file, b.data)
+		hole, data, err := holes.next(offset, int64(j.chunk))
+		if err != nil {
+			return nil, err
+		}
+		if hole > 0 {
+			if err := sparse.Zeros(digest, hole); err != nil {
+				return nil, err
+			}
+			if t.resumed != nil {
+				t.resumed.sending(offset+hole, digest.Sum(nil))
+			}
+			t.sendHole(offset, hole, offset+hole == size)
+			offset += hole
+			continue
+		}
+		b := j.run.p.buffers.get(int(data))
+		n, err := io.ReadFull(io.NewSectionReader(file, offset, data), b.data)
 		if err != nil {
 			j.run.p.buffers.put(b)
 			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
@@ -391,13 +416,16 @@ func (j *fileJob) sendContent(t *transfer, file *os.File, before fs.FileInfo) (h
 
 // sendDir sends a directory itself: its name, mode and modification time.
 func (j *fileJob) sendDir(d source) {
-	info, err := os.Lstat(d.path)
+	info, err := lstat(d.path)
 	if err == nil && !info.IsDir() {
 		err = errors.New("it is no directory any more")
 	}
 	var t *transfer
 	if err == nil {
-		t, err = j.begin(j.manifest(d, info), nil)
+		m := j.manifest(d, info)
+		if err = j.describeDir(&m, d.path, info); err == nil {
+			t, err = j.begin(m, nil)
+		}
 	}
 	if err != nil {
 		j.run.failed("", d.name, err)

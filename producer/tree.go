@@ -1,12 +1,17 @@
 package producer
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 
 	"mft/protocol"
@@ -17,6 +22,7 @@ type source struct {
 	path  string // to open it
 	name  string // of its transfer: slash separated, relative to the target directory
 	dir   bool
+	link  bool
 	tries int // that failed so far
 
 	taken *taken // for a watcher; nil: for nobody
@@ -117,7 +123,7 @@ func (w *walker) walkRoot(ctx context.Context, r root) {
 		w.run.failed("", r.name, err)
 		return
 	}
-	w.take(ctx, r.path, r.name, "", info.Mode(), info.Size())
+	w.take(ctx, r.path, protocol.OriginalName(r.name, runtime.GOOS), "", info.Mode(), info.Size())
 }
 
 // take handles one entry and reports whether anything of it is sent. rel is
@@ -137,7 +143,7 @@ func (w *walker) take(ctx context.Context, file, name, rel string, mode fs.FileM
 		leave("it is excluded")
 		return false
 	}
-	if reason := irregular(mode); reason != "" {
+	if reason := irregular(mode); reason != "" && mode&fs.ModeSymlink == 0 {
 		w.run.skipped(name, reason)
 		leave(reason)
 		return false
@@ -151,7 +157,7 @@ func (w *walker) take(ctx context.Context, file, name, rel string, mode fs.FileM
 		return w.walkDir(ctx, file, name, rel)
 	}
 	select {
-	case w.found <- source{path: file, name: name}:
+	case w.found <- source{path: file, name: name, link: mode&fs.ModeSymlink != 0}:
 	case <-ctx.Done():
 		return false
 	}
@@ -167,16 +173,8 @@ func (w *walker) take(ctx context.Context, file, name, rel string, mode fs.FileM
 // empty name, which is that of a root whose contents are sent, the directory
 // is not sent. With --include only those are that something is sent of.
 func (w *walker) walkDir(ctx context.Context, dir, name, rel string) bool {
-	entries, err := os.ReadDir(dir) // sorted
-	if err != nil {
-		label := name
-		if label == "" {
-			label = dir
-		}
-		w.run.failed("", label, err)
-	}
-	any := err == nil && len(w.filter.include) == 0
-	for _, entry := range entries {
+	any := len(w.filter.include) == 0
+	err := eachEntry(dir, func(entry fs.DirEntry) bool {
 		if ctx.Err() != nil {
 			return false
 		}
@@ -187,13 +185,62 @@ func (w *walker) walkDir(ctx context.Context, dir, name, rel string) bool {
 				size = info.Size()
 			}
 		}
-		taken := w.take(ctx, filepath.Join(dir, entry.Name()), path.Join(name, entry.Name()), childRel, entry.Type(), size)
+		taken := w.take(ctx, filepath.Join(dir, entry.Name()), path.Join(name, protocol.OriginalName(entry.Name(), runtime.GOOS)), childRel, entry.Type(), size)
 		any = any || taken
+		return true
+	})
+	if err != nil {
+		label := name
+		if label == "" {
+			label = dir
+		}
+		w.run.failed("", label, err)
+		any = false
 	}
-	if any && name != "" {
+	if any && ctx.Err() == nil && name != "" {
 		w.dirs = append(w.dirs, source{path: dir, name: name, dir: true})
 	}
 	return any
+}
+
+// dirBatch is how many entries of a directory are read at a time, so that one
+// with very many takes no more memory than others.
+const dirBatch = 1024
+
+// eachEntry calls do for the entries of a directory, batch by batch sorted,
+// until that returns false. The directory is closed by then if it has one batch
+// only: a deep tree does not take a file descriptor for each level.
+func eachEntry(path string, do func(fs.DirEntry) bool) (err error) {
+	dir, err := openDir(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ignoreClosed(dir.Close())) }()
+	for {
+		entries, err := dir.ReadDir(dirBatch)
+		if err == nil && len(entries) < dirBatch {
+			err = cmp.Or(dir.Close(), io.EOF)
+		}
+		slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+		for _, entry := range entries {
+			if !do(entry) {
+				return nil
+			}
+		}
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return err
+		}
+	}
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, fs.ErrClosed) {
+		return nil
+	}
+	return err
 }
 
 // irregular says what an entry is that is neither a file nor a directory.

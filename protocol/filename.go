@@ -3,7 +3,6 @@ package protocol
 import (
 	"fmt"
 	"strings"
-	"unicode/utf8"
 )
 
 const (
@@ -28,9 +27,9 @@ func (e *NameError) Error() string {
 // CheckName refuses names in manifests that might leave the directory they are
 // received into, on any system: empty and absolute ones, those with the parts
 // "", "." or "..", also where backslashes separate, drive letters
-// and network shares of Windows, and those with a NUL, a part over 255 bytes,
-// over 4096 bytes or not in UTF-8, which no manifest can carry unharmed.
-// Names that only are a nuisance (CON, a trailing dot) pass. The error is a *NameError.
+// and network shares of Windows, and those with a NUL, a part over 255 bytes
+// or over 4096 bytes. Names that not every system takes (CON, a trailing dot,
+// bytes that are no UTF-8) pass: see LocalName. The error is a *NameError.
 //
 // It is the first of two fences: receivers open files through os.Root, too.
 func CheckName(name string) error {
@@ -48,8 +47,6 @@ func nameFault(name string) string {
 		return fmt.Sprintf("it is longer than %d bytes", maxName)
 	case strings.ContainsRune(name, 0):
 		return "it contains a NUL"
-	case !utf8.ValidString(name):
-		return "it is not in UTF-8"
 	case name[0] == '/' || name[0] == '\\':
 		return "it is absolute"
 	case len(name) > 2 && isLetter(name[0]) && name[1] == ':' && (name[2] == '\\' || name[2] == '/'):

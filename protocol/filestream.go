@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Names of the headers that make a record part of a file stream.
@@ -26,6 +27,10 @@ const (
 	KindChunk Kind = "chunk" // bytes of the file and where they belong
 	KindEnd   Kind = "end"   // all chunks have been sent: an End
 	KindAbort Kind = "abort" // the transfer will not be completed: an Abort
+
+	// kindHole is what a chunk is called that is a hole, and not encrypted: a
+	// kind of its own, so that readers that do not know holes refuse it.
+	kindHole Kind = "hole"
 )
 
 // TransferID names one sending of one file or directory: 32 lower-case hex
@@ -53,8 +58,9 @@ func (id TransferID) valid() bool {
 
 // Values of Manifest.Type.
 const (
-	TypeFile = "file"
-	TypeDir  = "dir"
+	TypeFile    = "file"
+	TypeDir     = "dir"
+	TypeSymlink = "symlink"
 )
 
 // ManifestVersion is the version of the format that this package writes and the newest it reads.
@@ -66,9 +72,9 @@ const SizeUnknown = -1
 // Manifest is the value of a begin record: what is being sent.
 type Manifest struct {
 	Version     int    // 0 when encoding: ManifestVersion
-	Name        string // slash-separated, relative to the source's root; see CheckName
-	Type        string // TypeFile or TypeDir
-	Size        int64  // bytes; SizeUnknown; 0 for directories
+	Name        string // slash-separated, relative to the source's root, of bytes that need not be UTF-8; see CheckName
+	Type        string // TypeFile, TypeDir or TypeSymlink
+	Size        int64  // bytes; SizeUnknown; 0 for directories and links
 	Mode        Mode
 	ModTime     time.Time // zero: unknown
 	Chunk       int64     // bytes of every chunk but the last; 0: they vary
@@ -79,6 +85,10 @@ type Manifest struct {
 	Live     bool   // the file is mirrored while it grows: Size is SizeUnknown, chunks are in order
 	From     int64  // of a repeated begin of a live file: the file goes on at this byte, what was sent beyond it is void
 	Previous string // of a live file: what becomes of the file that has its name, PreviousKeep, PreviousCut or ""
+
+	Target string // of a link: where it leads to
+	Owner  *Owner // nil: not told
+	Xattrs Xattrs // nil: not told, or none
 }
 
 // Values of Manifest.Previous. Any other is taken for "": the file is replaced.
@@ -86,6 +96,18 @@ const (
 	PreviousKeep = "keep" // it was rotated away: it is kept under another name
 	PreviousCut  = "cut"  // it was cut: the file of this name is, too
 )
+
+// Owner is whom a file belongs to. Names are those of the sender's system, ""
+// where it has none; they say more than numbers between two systems.
+type Owner struct {
+	UID   uint32 `json:"uid"`
+	GID   uint32 `json:"gid"`
+	User  string `json:"user,omitempty"`
+	Group string `json:"group,omitempty"`
+}
+
+// Xattrs are extended attributes: values by their names, as "user.comment".
+type Xattrs map[string][]byte
 
 // End is the value of an end record.
 type End struct {
@@ -138,14 +160,15 @@ func (m Mode) FileMode() fs.FileMode {
 func (m Mode) String() string { return fmt.Sprintf("%04o", uint32(m&modeBits)) }
 
 // FileRecord is one record of a file stream. Beside Transfer and Kind, the
-// fields of its kind are set: Manifest for begin, Offset and Data for
+// fields of its kind are set: Manifest for begin, Offset and Data or Hole for
 // chunk, End for end, Abort for abort.
 //
 //	 key          headers                                  value
 //	+------------+---------------------------------------+----------------+
 //	| transfer   | mft.kind: begin                       | Manifest, JSON |
 //	| id, 32 hex | mft.kind: chunk, mft.offset: decimal  | bytes          |
-//	| digits     | mft.kind: end                         | End, JSON      |
+//	| digits     | mft.kind: hole, mft.offset: decimal   | size, JSON     |
+//	|            | mft.kind: end                         | End, JSON      |
 //	|            | mft.kind: abort                       | Abort, JSON    |
 //	+------------+---------------------------------------+----------------+
 //
@@ -165,7 +188,7 @@ type FileRecord struct {
 	Sealed   []byte    // encrypted, in the place of all of the above
 	Envelope *Envelope // of an encrypted begin
 	Last     bool      // of a chunk that was encrypted: the file ends with it
-	Hole     int64     // of a chunk that was encrypted, without Data: that many bytes are zero
+	Hole     int64     // of a chunk without Data: that many bytes are zero
 }
 
 // IsSealed tells whether the record is encrypted.
@@ -251,6 +274,10 @@ func ParseFileRecord[H ~struct {
 		if r.Offset, err = parseOffset(string(offset)); err == nil && r.Offset > math.MaxInt64-int64(len(value)) {
 			err = fmt.Errorf("%d bytes at offset %d end beyond what a file can hold", len(value), r.Offset)
 		}
+	case kindHole:
+		if r.Offset, err = parseOffset(string(offset)); err == nil {
+			r.Hole, err = parseHole(value, r.Offset)
+		}
 	case KindEnd:
 		r.End, err = parseEnd(value)
 	case KindAbort:
@@ -262,7 +289,26 @@ func ParseFileRecord[H ~struct {
 	if err != nil {
 		return wrong("%v", err)
 	}
+	if r.Kind == kindHole {
+		r.Kind = KindChunk
+	}
 	return r, nil
+}
+
+// holeJSON is the value of a hole.
+type holeJSON struct {
+	Size int64 `json:"size"`
+}
+
+func parseHole(value []byte, offset int64) (int64, error) {
+	var w holeJSON
+	if err := json.Unmarshal(value, &w); err != nil {
+		return 0, err
+	}
+	if w.Size < 1 || offset > math.MaxInt64-w.Size {
+		return 0, fmt.Errorf("a hole of %d bytes at offset %d cannot be", w.Size, offset)
+	}
+	return w.Size, nil
 }
 
 // parseSealed takes the value of an encrypted record.
@@ -307,6 +353,10 @@ func (r FileRecord) Encode() (key, value []byte, headers []Header) {
 		value = encodeJSON(r.Manifest.wire())
 	case KindChunk:
 		value = r.Data
+		if r.Hole > 0 {
+			value = encodeJSON(holeJSON{r.Hole})
+			headers[0].Value = []byte(kindHole)
+		}
 		headers = append(headers, Header{HeaderOffset, strconv.AppendInt(nil, r.Offset, 10)})
 	case KindEnd:
 		value = encodeJSON(endJSON{Size: &r.End.Size, Digest: r.End.Digest, ModTime: formatTime(r.End.ModTime)})
@@ -331,6 +381,11 @@ type manifestJSON struct {
 	Live        bool   `json:"live,omitempty"`
 	From        int64  `json:"from,omitempty"`
 	Previous    string `json:"previous,omitempty"`
+	Target      string `json:"target,omitempty"`
+	Owner       *Owner `json:"owner,omitempty"`
+	Xattrs      Xattrs `json:"xattrs,omitempty"`
+	RawName     []byte `json:"raw_name,omitempty"`   // name, where it is not in UTF-8
+	RawTarget   []byte `json:"raw_target,omitempty"` // target, where it is not in UTF-8
 }
 
 func (m *Manifest) wire() manifestJSON {
@@ -338,6 +393,13 @@ func (m *Manifest) wire() manifestJSON {
 		Version: m.Version, Name: m.Name, Type: m.Type, Size: &m.Size, Mode: m.Mode.String(),
 		ModTime: formatTime(m.ModTime), Chunk: m.Chunk, Digest: m.Digest, Compression: m.Compression, Encryption: m.Encryption,
 		Live: m.Live, From: m.From, Previous: m.Previous,
+		Target: m.Target, Owner: m.Owner, Xattrs: m.Xattrs,
+	}
+	if !utf8.ValidString(m.Name) {
+		w.Name, w.RawName = LegibleName(m.Name), []byte(m.Name)
+	}
+	if !utf8.ValidString(m.Target) {
+		w.Target, w.RawTarget = LegibleName(m.Target), []byte(m.Target)
 	}
 	if w.Version == 0 {
 		w.Version = ManifestVersion
@@ -376,14 +438,28 @@ func parseManifest(value []byte) (*Manifest, error) {
 		Version: w.Version, Name: w.Name, Type: w.Type,
 		Chunk: w.Chunk, Digest: w.Digest, Compression: w.Compression, Encryption: w.Encryption,
 		Live: w.Live, From: w.From, Previous: w.Previous,
+		Target: w.Target, Owner: w.Owner, Xattrs: w.Xattrs,
+	}
+	if len(m.Xattrs) == 0 {
+		m.Xattrs = nil
+	}
+	if w.RawName != nil {
+		m.Name = string(w.RawName)
+	}
+	if w.RawTarget != nil {
+		m.Target = string(w.RawTarget)
 	}
 	switch {
 	case w.Version > ManifestVersion:
 		return nil, fmt.Errorf("format version %d is newer than the %d known here: update this mft", w.Version, ManifestVersion)
 	case w.Version < 1:
 		return nil, fmt.Errorf("format version %d", w.Version)
-	case w.Type != TypeFile && w.Type != TypeDir:
+	case w.Type != TypeFile && w.Type != TypeDir && w.Type != TypeSymlink:
 		return nil, fmt.Errorf("type %q is unknown", w.Type)
+	case w.Type == TypeSymlink && (m.Target == "" || strings.ContainsRune(m.Target, 0)):
+		return nil, fmt.Errorf("it is a link to %q", m.Target)
+	case w.RawName != nil && utf8.Valid(w.RawName), w.RawTarget != nil && utf8.Valid(w.RawTarget):
+		return nil, fmt.Errorf("its raw_name or raw_target is in UTF-8, and then there must be none")
 	case w.Size == nil:
 		return nil, fmt.Errorf("no size")
 	case *w.Size < SizeUnknown:

@@ -27,6 +27,12 @@ var fileRecords = []FileRecord{
 	{Transfer: someTransfer, Kind: KindBegin, Manifest: &Manifest{Version: 1, Name: "live.log", Type: TypeFile, Size: SizeUnknown}},
 	{Transfer: someTransfer, Kind: KindChunk, Offset: 0, Data: []byte("hello")},
 	{Transfer: someTransfer, Kind: KindChunk, Offset: math.MaxInt64 - 5, Data: []byte("hello")},
+	{Transfer: someTransfer, Kind: KindChunk, Offset: 8, Hole: math.MaxInt64 - 8},
+	{Transfer: someTransfer, Kind: KindBegin, Manifest: &Manifest{
+		Version: 1, Name: "caf\xe9", Type: TypeFile, Owner: &Owner{1000, 0, "ann", "root"}, Xattrs: Xattrs{"user.b": {0, 255}, "user.a": {}},
+	}},
+	{Transfer: someTransfer, Kind: KindBegin, Manifest: &Manifest{Version: 1, Name: "link", Type: TypeSymlink, Target: "../caf\xe9", Owner: &Owner{}}},
+	{Transfer: someTransfer, Kind: KindBegin, Manifest: &Manifest{Version: 1, Name: "\uf0e9", Type: TypeSymlink, Target: "größe"}},
 	{Transfer: someTransfer, Kind: KindEnd, End: &End{Size: 12, Digest: "abcd"}},
 	{Transfer: someTransfer, Kind: KindBegin, Manifest: &Manifest{Version: 1, Name: "live.log", Type: TypeFile, Size: SizeUnknown, Live: true, From: 1 << 40, Previous: PreviousKeep}},
 	{Transfer: someTransfer, Kind: KindEnd, End: &End{}},
@@ -61,6 +67,11 @@ func TestFileRecordBytes(t *testing.T) {
 		`{"v":1,"name":"live.log","type":"file","size":-1,"mode":"0000"} [mft.kind=begin]`,
 		`hello [mft.kind=chunk mft.offset=0]`,
 		`hello [mft.kind=chunk mft.offset=9223372036854775802]`,
+		`{"size":9223372036854775799} [mft.kind=hole mft.offset=8]`,
+		`{"v":1,"name":"caf` + "\uf0e9" + `","type":"file","size":0,"mode":"0000","owner":{"uid":1000,"gid":0,"user":"ann","group":"root"},` +
+			`"xattrs":{"user.a":"","user.b":"AP8="},"raw_name":"Y2Fm6Q=="} [mft.kind=begin]`,
+		`{"v":1,"name":"link","type":"symlink","size":0,"mode":"0000","target":"../caf` + "\uf0e9" + `","owner":{"uid":0,"gid":0},"raw_target":"Li4vY2Fm6Q=="} [mft.kind=begin]`,
+		`{"v":1,"name":"` + "\uf0e9" + `","type":"symlink","size":0,"mode":"0000","target":"größe"} [mft.kind=begin]`,
 		`{"size":12,"digest":"abcd"} [mft.kind=end]`,
 		`{"v":1,"name":"live.log","type":"file","size":-1,"mode":"0000","live":true,"from":1099511627776,"previous":"keep"} [mft.kind=begin]`,
 		`{"size":0} [mft.kind=end]`,
@@ -130,7 +141,21 @@ func TestParseFileRecordRefuses(t *testing.T) {
 		{"size -2", id, `{"v":1,"name":"n","type":"file","size":-2}`, "begin", "-", false},
 		{"size 1.5", id, `{"v":1,"name":"n","type":"file","size":1.5}`, "begin", "-", false},
 		{"size beyond 64 bits", id, `{"v":1,"name":"n","type":"file","size":9223372036854775808}`, "begin", "-", false},
-		{"type of the future", id, `{"v":1,"name":"n","type":"symlink","size":1}`, "begin", "-", false},
+		{"type of the future", id, `{"v":1,"name":"n","type":"fifo","size":1}`, "begin", "-", false},
+		{"link to nowhere", id, `{"v":1,"name":"n","type":"symlink","size":0}`, "begin", "-", false},
+		{"link to a NUL", id, `{"v":1,"name":"n","type":"symlink","size":0,"target":"a\u0000"}`, "begin", "-", false},
+		{"raw name in UTF-8", id, manifest(`,"raw_name":"bg=="`), "begin", "-", false},
+		{"empty raw name", id, manifest(`,"raw_name":""`), "begin", "-", false},
+		{"raw target in UTF-8", id, manifest(`,"raw_target":"bg=="`), "begin", "-", false},
+		{"raw name not base64", id, manifest(`,"raw_name":"?"`), "begin", "-", false},
+		{"owner beyond 32 bits", id, manifest(`,"owner":{"uid":4294967296,"gid":0}`), "begin", "-", false},
+		{"negative owner", id, manifest(`,"owner":{"uid":-1,"gid":0}`), "begin", "-", false},
+		{"xattrs not base64", id, manifest(`,"xattrs":{"user.a":"?"}`), "begin", "-", false},
+		{"good hole", id, `{"size":1,"more":1}`, "hole", "0", true},
+		{"hole without offset", id, `{"size":1}`, "hole", "-", false},
+		{"empty hole", id, `{"size":0}`, "hole", "0", false},
+		{"hole without value", id, ``, "hole", "0", false},
+		{"hole beyond 63 bits", id, `{"size":9223372036854775807}`, "hole", "1", false},
 		{"no type", id, `{"v":1,"name":"n","size":1}`, "begin", "-", false},
 		{"mode not octal", id, manifest(`,"mode":"0888"`), "begin", "-", false},
 		{"mode too large", id, manifest(`,"mode":"10000"`), "begin", "-", false},
@@ -267,7 +292,7 @@ func TestCheckName(t *testing.T) {
 		`..\a`:              false,
 		`a/b\..`:            false,
 		"a\x00b":            false,
-		"\xff":              false,
+		"\xff":              true,
 		part + "p":          false,
 		"a/" + part + "p/b": false,
 		long + "/" + "p":    false,
@@ -283,7 +308,11 @@ func TestCheckName(t *testing.T) {
 func FuzzFileRecord(f *testing.F) {
 	for _, r := range fileRecords {
 		key, value, _ := r.Encode()
-		f.Add(key, value, string(r.Kind), fmt.Sprint(r.Offset))
+		kind := string(r.Kind)
+		if r.Hole > 0 {
+			kind = "hole"
+		}
+		f.Add(key, value, kind, fmt.Sprint(r.Offset))
 	}
 	f.Add([]byte("x"), []byte(nil), "begin", "")
 	f.Add([]byte(someTransfer), []byte(`{"V":1,"name":"../x","type":"dir","size":0,"mtime":"9999-12-31T23:59:59-23:59"}`), "begin", "")

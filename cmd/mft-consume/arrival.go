@@ -19,6 +19,11 @@ func (o *options) arrival(d *config.Destination) (cfg consumer.FilesConfig, err 
 	default:
 		return cfg, command.Usagef("--on-conflict %q: use overwrite, rename, skip or fail", o.onConflict)
 	}
+	cfg.Metadata = consumer.Metadata{
+		Owner:       o.owner || d.Owner && !given("owner"),
+		Xattrs:      o.xattrs || d.Xattrs && !given("xattrs"),
+		UnsafeLinks: o.unsafeLinks || d.UnsafeLinks && !given("unsafe-links"),
+	}
 	route := d.Route
 	if given("route") {
 		route = o.route

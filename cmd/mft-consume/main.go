@@ -46,6 +46,10 @@ type options struct {
 	execTries    int
 	execParallel int
 
+	owner       bool
+	xattrs      bool
+	unsafeLinks bool
+
 	// records
 	follow    bool
 	count     int
@@ -70,7 +74,8 @@ With --dir it receives the files that mft-produce sent, as they come, until it
 is stopped; with --once it stops at the end of the topic. A file appears under
 its name when all of it is there, checked and on stable storage; what is there
 under that name is replaced, unless --on-conflict says otherwise. Killed at any moment and started again it goes on
-where it was. Names that lead out of the directory are refused.
+where it was. Names that lead out of the directory are refused, and
+symbolic links that do unless there is --unsafe-links.
 With --decrypt-key it receives files that were encrypted, and refuses others
 unless there is --accept-plain. A file of a key that is not there fails; a run
 that has the key receives it. Without any key an encrypted file ends the run.
@@ -133,6 +138,9 @@ when a command of --exec failed.`,
 	flags.DurationVar(&o.execTimeout, "exec-timeout", consumer.DefaultHookTimeout, "end a command that runs longer than this `TIME`; 0: never")
 	flags.IntVar(&o.execTries, "exec-tries", consumer.DefaultHookTries, "run a command that fails up to `N` times")
 	flags.IntVar(&o.execParallel, "exec-parallel", consumer.DefaultHookParallel, "run up to `N` commands at a time")
+	flags.BoolVar(&o.owner, "owner", false, "give files the owner and group that mft-produce --owner sent, by name, else by number; takes root or CAP_CHOWN")
+	flags.BoolVar(&o.xattrs, "xattrs", false, "give files the extended attributes that mft-produce --xattrs sent")
+	flags.BoolVar(&o.unsafeLinks, "unsafe-links", false, "make symbolic links also when they are absolute or lead out of DIR")
 
 	flags.StringArrayVar(&o.decryptKeys, "decrypt-key", nil, "decrypt files with the keys in `FILE`; may be repeated")
 	flags.StringArrayVar(&o.decryptPassphrases, "decrypt-passphrase-file", nil, "decrypt files with the passphrase in `FILE`; may be repeated")
@@ -157,7 +165,7 @@ when a command of --exec failed.`,
 
 // Flags that say something only about files, about records, about --embedded.
 var (
-	fileFlags     = []string{"once", "dry-run", "streams", "abandon-after", "progress", "no-receipts", "on-conflict", "route", "exec", "exec-timeout", "exec-tries", "exec-parallel", "decrypt-key", "decrypt-passphrase-file", "decrypt-passphrase", "accept-plain"}
+	fileFlags     = []string{"once", "dry-run", "streams", "abandon-after", "progress", "no-receipts", "on-conflict", "route", "exec", "exec-timeout", "exec-tries", "exec-parallel", "owner", "xattrs", "unsafe-links", "decrypt-key", "decrypt-passphrase-file", "decrypt-passphrase", "accept-plain"}
 	recordFlags   = []string{"follow", "count", "from", "partition", "format"}
 	embeddedFlags = []string{"listen", "data"}
 )

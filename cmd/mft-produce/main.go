@@ -34,6 +34,8 @@ type options struct {
 	digest  string
 	include []string
 	exclude []string
+	owner   bool
+	xattrs  bool
 
 	confirming  confirmOptions
 	watching    watchOptions
@@ -64,7 +66,8 @@ func newProduce() *cobra.Command {
 
   PATH...     files, and directories with all that is in them. As with cp and
               rsync, "dir" arrives as dir/..., "dir/" arrives without its name.
-              Symbolic links, sockets and devices are reported and left out.
+              Symbolic links are sent as links, holes of sparse files as holes.
+              Sockets, pipes and devices are reported and left out.
   -f FILE     the lines of a growing file, each as a record, as they are written.
               Like tail -F it follows the name: a rotated file is read to its
               end, then the new one; a truncated one from its beginning.
@@ -121,6 +124,8 @@ a list: --failed prints it, --retry-failed sends them.`,
 	flags.StringVar(&o.digest, "digest", protocol.DigestXXH3, "`KIND` of digest of files: xxh3-128, sha256 or blake3")
 	flags.StringArrayVar(&o.include, "include", nil, "send only files that match `GLOB`, as *.csv or sub/**/a?; may be repeated")
 	flags.StringArrayVar(&o.exclude, "exclude", nil, "leave out files and directories that match `GLOB`; may be repeated")
+	flags.BoolVar(&o.owner, "owner", false, "send owner and group of files, for mft-consume --owner")
+	flags.BoolVar(&o.xattrs, "xattrs", false, "send extended attributes of files, for mft-consume --xattrs")
 
 	o.confirming.add(flags)
 	o.watching.add(flags)
@@ -149,6 +154,9 @@ a list: --failed prints it, --retry-failed sends them.`,
 // Flags that say something about files only, and about lines only.
 var (
 	fileFlags = []string{"confirm", "confirm-group", "streams", "resume", "digest", "include", "exclude", "watch", "done-marker", "settle", "scan-every", "after", "retries", "retry-failed", "dry-run"}
+	// With transfer.yml these are for all of its sources.
+	metadataFlags = []string{"owner", "xattrs"}
+
 	lineFlags = []string{"key", "key-delim", "header"}
 )
 
@@ -199,7 +207,7 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
 			return command.Usagef("-f %s and %s: send the lines of one growing file, or files as they are", o.follow, args[0])
 		}
-		if err := o.only("the lines of a file", "", slices.Concat(fileFlags, encryptFlags, []string{"realtime"})...); err != nil {
+		if err := o.only("the lines of a file", "", slices.Concat(fileFlags, metadataFlags, encryptFlags, []string{"realtime"})...); err != nil {
 			return err
 		}
 		return r.sendGrowing(cmd.Context())
@@ -222,7 +230,7 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 		}
 		return r.sendRealtime(cmd.Context(), args)
 	case len(args) == 0, len(args) == 1 && args[0] == "-":
-		if err := o.only("the standard input", "", slices.Concat([]string{"from"}, fileFlags, encryptFlags)...); err != nil {
+		if err := o.only("the standard input", "", slices.Concat([]string{"from"}, fileFlags, metadataFlags, encryptFlags)...); err != nil {
 			return err
 		}
 		return r.sendInput(cmd.Context())
@@ -295,6 +303,11 @@ func (o *options) producerConfig(t config.Transfer) producer.Config {
 	}
 	if o.flags.Changed("partition") {
 		cfg.Partition = &o.partition
+	}
+	cfg.Metadata = producer.Metadata{Owner: o.owner, Xattrs: o.xattrs}
+	if t.Source != nil {
+		cfg.Metadata.Owner = o.owner || t.Source.Owner && !o.flags.Changed("owner")
+		cfg.Metadata.Xattrs = o.xattrs || t.Source.Xattrs && !o.flags.Changed("xattrs")
 	}
 	if t.Topic != "" {
 		cfg.Topic = t.Topic

@@ -96,7 +96,7 @@ func (r *runner) closeProgress(progress *terminal.Progress, sum producer.Summary
 		return
 	}
 	if sum.Skipped > 0 {
-		fmt.Fprintf(r.err, "skipped %s: only files and directories are sent\n", entries(sum.Skipped))
+		fmt.Fprintf(r.err, "skipped %s: only files, directories and links are sent\n", entries(sum.Skipped))
 	}
 	if sum.Unended > 0 {
 		fmt.Fprintf(r.err, "sent %s in part: the same command goes on with it\n", terminal.Count(sum.Unended, "file"))

@@ -85,6 +85,16 @@ func (c *Commands) StartTo(t testing.TB, stdout *os.File, name string, args ...s
 	return p.start()
 }
 
+// StartAs is Start without standard input, as another user, by number. It takes
+// root.
+func (c *Commands) StartAs(t testing.TB, uid uint32, name string, args ...string) *Process {
+	t.Helper()
+	p := c.process(t, name, args)
+	p.Cmd.Stdout = &p.Stdout
+	asUser(p.Cmd, uid)
+	return p.start()
+}
+
 func (c *Commands) process(t testing.TB, name string, args []string) *Process {
 	p := &Process{t: t, Cmd: exec.Command(c.Path(name), args...), done: make(chan struct{})}
 	p.Cmd.Stderr = &p.Stderr

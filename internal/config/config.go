@@ -72,6 +72,8 @@ type Source struct {
 	Paths   []string
 	Include []string // globs; with none, everything
 	Exclude []string // globs
+	Owner   bool     // send owner and group
+	Xattrs  bool     // send extended attributes
 	Follow  bool     // send the lines of the file as records, as they are written
 	// Realtime mirrors the files while they grow.
 	Realtime bool
@@ -94,6 +96,10 @@ type Destination struct {
 	NoReceipts bool   // write none
 	Route      string // a template of names; "": not given
 	Exec       *Exec  // what is run after each file; nil: not given
+
+	Owner       bool // set owner and group
+	Xattrs      bool // set extended attributes
+	UnsafeLinks bool // make links that lead out of the directory
 }
 
 // Exec is a command. Line or Words is set.

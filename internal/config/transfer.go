@@ -221,10 +221,12 @@ func readSource(v value) *Source {
 	m.take("paths", func(v value) { s.Paths = append(s.Paths, v.strings()...) })
 	m.take("include", func(v value) { s.Include = readGlobs(v) })
 	m.take("exclude", func(v value) { s.Exclude = readGlobs(v) })
+	m.take("owner", func(v value) { s.Owner = v.bool() })
+	m.take("xattrs", func(v value) { s.Xattrs = v.bool() })
 	m.take("follow", func(v value) { s.Follow = v.bool() })
 	m.take("realtime", func(v value) { s.Realtime = v.bool() })
 	readWatch(m, s)
-	m.done("path", "include", "exclude", "follow", "realtime", "watch", "done_marker", "settle", "scan_every", "after")
+	m.done("path", "include", "exclude", "owner", "xattrs", "follow", "realtime", "watch", "done_marker", "settle", "scan_every", "after")
 	if len(s.Paths) == 0 {
 		v.fail("a source needs a path: write path: FILE_OR_DIRECTORY")
 	}
@@ -327,7 +329,10 @@ func readDestination(v value) *Destination {
 	m.take("on_conflict", func(v value) { d.OnConflict = v.oneOf("overwrite", "rename", "skip", "fail") })
 	m.take("route", func(v value) { d.Route = v.string() })
 	m.take("exec", func(v value) { d.Exec = readExec(v) })
-	m.done("path", "on_conflict", "route", "exec", "receipts")
+	m.take("owner", func(v value) { d.Owner = v.bool() })
+	m.take("xattrs", func(v value) { d.Xattrs = v.bool() })
+	m.take("unsafe_links", func(v value) { d.UnsafeLinks = v.bool() })
+	m.done("path", "on_conflict", "route", "exec", "receipts", "owner", "xattrs", "unsafe_links")
 	if d.Path == "" {
 		v.fail("a destination needs a path: write path: DIRECTORY")
 	}

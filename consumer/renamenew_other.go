@@ -2,8 +2,6 @@
 
 package consumer
 
-import "os"
-
 // renameNew does nothing: there is no portable way to rename without
 // replacing.
-func renameNew(*os.Root, string, *os.Root, string) (ok bool, err error) { return false, nil }
+func (t *target) renameNew(string, *handle, string) (ok bool, err error) { return false, nil }
