@@ -119,6 +119,8 @@ func (r *receipts) of(t *transfer, state protocol.ReceiptState, reason string) p
 	case t.name == "":
 	case t.dir:
 		receipt.Type = protocol.TypeDir
+	case t.link != "":
+		receipt.Type, receipt.Size = protocol.TypeSymlink, 0
 	default:
 		receipt.Type, receipt.Size = protocol.TypeFile, t.size
 	}

@@ -68,5 +68,8 @@ func (in *intent) job(part *partition) (*placeJob, error) {
 		id: in.Transfer, part: part, beginsAt: in.Begin, name: clear.Name, size: clear.Size, algorithm: clear.DigestKind, sum: clear.Digest,
 		end: &protocol.End{Size: clear.Size, Digest: clear.Digest},
 	}
+	if clear.Type == protocol.TypeSymlink {
+		t.link = "?" // there is no hook for it
+	}
 	return &placeJob{transfer: t, verdict: verdict{as: as}, receipt: sent}, nil
 }

@@ -34,6 +34,9 @@ func LocalName(name, goos string) string {
 // them.
 func LegibleName(name string) string { return mapBytes(name, func(byte) bool { return false }) }
 
+// rawName undoes LegibleName.
+func rawName(legible string) string { return OriginalName(legible, "darwin") }
+
 // mapBytes replaces bytes that are no UTF-8, characters that could be taken for
 // replacements, and the ASCII characters that are told.
 func mapBytes(name string, replace func(c byte) bool) string {

@@ -81,7 +81,7 @@ type receiptJSON struct {
 func (r *Receipt) wire() receiptJSON {
 	w := receiptJSON{
 		Version: ReceiptVersion, Transfer: r.Transfer, State: r.State, Group: r.Group, Host: r.Host, Client: r.Client,
-		Time: r.Time.UTC().Format(time.RFC3339Nano), Type: r.Type, Name: r.Name, Path: r.Path,
+		Time: r.Time.UTC().Format(time.RFC3339Nano), Type: r.Type, Name: LegibleName(r.Name), Path: LegibleName(r.Path),
 		DigestKind: r.DigestKind, Digest: r.Digest, Reason: r.Reason,
 	}
 	if r.Size >= 0 {
@@ -167,7 +167,7 @@ func parseReceipt(value []byte) (Receipt, error) {
 	}
 	r := Receipt{
 		Transfer: w.Transfer, State: w.State, Group: w.Group, Host: w.Host, Client: w.Client, Time: at.UTC(),
-		Type: w.Type, Name: w.Name, Path: w.Path, Size: SizeUnknown, DigestKind: w.DigestKind, Digest: w.Digest, Reason: w.Reason,
+		Type: w.Type, Name: rawName(w.Name), Path: rawName(w.Path), Size: SizeUnknown, DigestKind: w.DigestKind, Digest: w.Digest, Reason: w.Reason,
 		Sealed: w.Sealed,
 	}
 	if w.Size != nil {
