@@ -103,6 +103,9 @@ func (w *watcher) leaves(f Planned, ledgers map[string]*watchLedger, moved strin
 	if err != nil {
 		return err.Error()
 	}
+	if reason := irregular(info.Mode()); reason != "" {
+		return reason
+	}
 	if known, ok := ledgers[d.path].look(name); ok && known.sameContent(stampOf(info)) {
 		return "it was sent before"
 	}
@@ -141,7 +144,11 @@ func (p *Producer) plan(ctx context.Context, roots []root, filter filter, dirs b
 			each(Planned{Path: f.path, Name: f.name, Size: f.size, Left: f.left})
 			continue
 		}
-		size, err := readable(f.path)
+		var size int64
+		var err error
+		if !f.link {
+			size, err = readable(f.path)
+		}
 		if err != nil {
 			r.failed("", f.name, err)
 			each(Planned{Path: f.path, Name: f.name, Left: err.Error()})
