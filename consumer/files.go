@@ -101,7 +101,7 @@ func ReceiveFiles(ctx context.Context, cfg FilesConfig) (Summary, error) {
 		cfg.AbandonAfter = DefaultAbandonAfter
 	}
 	report := &reporter{events: cfg.Events}
-	target.keep = keeper{Metadata: cfg.Metadata, note: report.noted}
+	target.keep = metadataSetter{Metadata: cfg.Metadata, note: report.noted}
 	receipts, err := newReceipts(&cfg, target, cfg.Watch)
 	if err != nil {
 		return Summary{}, errors.Join(err, target.close())

@@ -38,9 +38,9 @@ type attributes struct {
 	xattrs protocol.Xattrs
 }
 
-// keeper gives files what is to be taken over of their metadata. What cannot
+// metadataSetter gives files what is to be taken over of their metadata. What cannot
 // be is told, never an error: a file without its owner is better than none.
-type keeper struct {
+type metadataSetter struct {
 	Metadata
 	note func(name, what string) // tells something about a file that is placed all the same
 
@@ -54,7 +54,7 @@ type keeper struct {
 const maxKnownOwners = 4096
 
 // attributes are what is taken over of a manifest.
-func (k *keeper) attributes(m *protocol.Manifest) attributes {
+func (k *metadataSetter) attributes(m *protocol.Manifest) attributes {
 	// setuid, setgid and sticky are not taken over: a topic is not a place to
 	// hand out the receiver's privileges.
 	a := attributes{mode: fs.FileMode(m.Mode) & fs.ModePerm, mtime: m.ModTime}
@@ -68,7 +68,7 @@ func (k *keeper) attributes(m *protocol.Manifest) attributes {
 }
 
 // ids are the numbers of an owner here.
-func (k *keeper) ids(o *protocol.Owner) (uid, gid int) {
+func (k *metadataSetter) ids(o *protocol.Owner) (uid, gid int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	look := func(known *map[string]int, name string, number uint32, lookup func(string) int) int {
@@ -92,7 +92,7 @@ func (k *keeper) ids(o *protocol.Owner) (uid, gid int) {
 }
 
 // setOwner gives an entry its owner by chown.
-func (k *keeper) setOwner(name string, o *protocol.Owner, chown func(uid, gid int) error) {
+func (k *metadataSetter) setOwner(name string, o *protocol.Owner, chown func(uid, gid int) error) {
 	if o == nil {
 		return
 	}
@@ -113,7 +113,7 @@ func (k *keeper) setOwner(name string, o *protocol.Owner, chown func(uid, gid in
 }
 
 // setXattrs gives an open file its extended attributes.
-func (k *keeper) setXattrs(name string, f *os.File, list protocol.Xattrs) {
+func (k *metadataSetter) setXattrs(name string, f *os.File, list protocol.Xattrs) {
 	for attr, value := range list {
 		local, ok := localXattr(attr)
 		if !ok {
@@ -134,7 +134,7 @@ func (k *keeper) setXattrs(name string, f *os.File, list protocol.Xattrs) {
 }
 
 // once returns true the first time.
-func (k *keeper) once(told *bool) bool {
+func (k *metadataSetter) once(told *bool) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	first := !*told

@@ -195,7 +195,7 @@ func (pl *plan) begin(rec protocol.FileRecord, r *kgo.Record) {
 	}
 	m := rec.Manifest
 	t.Name, t.Size, t.Dir = m.Name, m.Size, m.Type == protocol.TypeDir
-	part := &partition{topic: pl.cfg.Topic, route: pl.cfg.Route, target: &target{keep: keeper{Metadata: pl.cfg.Metadata}}}
+	part := &partition{topic: pl.cfg.Topic, route: pl.cfg.Route, target: &target{keep: metadataSetter{Metadata: pl.cfg.Metadata}}}
 	made, err := newTransfer(part, t.id, m, nil, r)
 	if sealed && m.Compression != "" { // which the opener undoes
 		clear := *m

@@ -244,7 +244,7 @@ func (p *partition) revive(k *keptTransfer) (*transfer, error) {
 		return nil, err
 	}
 	// What is in it is read once more when all is there: digests cannot be kept.
-	t.temp, t.restored = k.Temp, true
+	t.temp, t.restored, t.sparse = k.Temp, true, true // there may be holes
 	if t.have.total > 0 {
 		t.digest = nil
 	}

@@ -32,7 +32,7 @@ type target struct {
 	opened  map[string]fs.FileMode // directories made writable since settle, and their mode before
 	digests map[string]known       // of files that were compared, by name
 
-	keep keeper
+	keep metadataSetter
 
 	top         handle             // of dir
 	handles     map[string]*handle // of directories below, by name

@@ -155,6 +155,9 @@ func (t *transfer) hole(offset, size int64) (fresh int64, err error) {
 	if new, err := t.fits(offset, end); !new {
 		return 0, err
 	}
+	if err := t.stretch(end); err != nil {
+		return 0, err
+	}
 	if fresh, err = t.have.add(offset, end); err != nil {
 		return 0, t.errorf("%v", err)
 	}
@@ -319,11 +322,6 @@ func (t *transfer) prepare() error {
 	if err := t.open(); err != nil { // also makes an empty file
 		return err
 	}
-	if t.sparse {
-		if err := t.stretch(); err != nil {
-			return err
-		}
-	}
 	if err := t.verify(); err != nil {
 		return err
 	}
@@ -370,11 +368,22 @@ func (t *transfer) verify() error {
 // digestKind is the kind of digest that is computed of it.
 func (t *transfer) digestKind() string { return cmp.Or(t.algorithm, protocol.DigestXXH3) }
 
-// stretch gives a file that may end with a hole its length.
-func (t *transfer) stretch() error {
-	err := t.file.Truncate(t.size)
+// stretch makes the temporary file at least size bytes long. Those that are new
+// are a hole. Invariant: the file ends with the last range that has arrived, or
+// beyond it.
+func (t *transfer) stretch(size int64) error {
+	if err := t.spill(); err != nil {
+		return err
+	}
+	if err := t.open(); err != nil {
+		return err
+	}
+	if size <= t.have.limit() {
+		return nil
+	}
+	err := t.file.Truncate(size)
 	if err != nil && isTooLarge(err) {
-		return t.errorf("it has %d bytes, which the file system cannot hold", t.size)
+		return t.errorf("it has %d bytes or more, which the file system cannot hold", size)
 	}
 	if err != nil {
 		return fmt.Errorf("length of %q: %w", t.name, err)
