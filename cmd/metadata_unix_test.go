@@ -59,7 +59,7 @@ func entries(t *testing.T, dir string) []string {
 					t.Fatal(err)
 				}
 				look(sub, at+name+"/")
-				sub.Close()
+				must(t, sub.Close())
 			default:
 				content, err := root.ReadFile(name)
 				if err != nil {
