@@ -98,7 +98,7 @@ func New(o Options) *Progress {
 
 // Event is one JSON event. Fields that do not apply are left out.
 type Event struct {
-	Event   string  `json:"event"` // begin, resumed, progress, done, failed, skipped, dropped, warning, summary
+	Event   string  `json:"event"` // docs/configuration.md lists them
 	ID      string  `json:"id,omitempty"`
 	Name    string  `json:"name,omitempty"`
 	Type    string  `json:"type,omitempty"` // file or dir
