@@ -87,7 +87,7 @@ func (c *Config) clientOptions(watch *kafka.Watch) []kgo.Opt {
 	return []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID(c.ClientID),
-		kgo.Dialer(c.Limiter.Dialer(loopback.Dialer(c.Logger))),
+		kgo.Dialer(c.Limiter.Dialer(kafka.Patient(loopback.Dialer(c.Logger)))),
 		kgo.WithHooks(watch),
 		kgo.WithLogger(kafka.Log{Logger: c.Logger}),
 		kgo.DisableClientMetrics(),

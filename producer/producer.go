@@ -219,7 +219,7 @@ func (p *Producer) clientOptions() ([]kgo.Opt, error) {
 	}
 	opts := []kgo.Opt{
 		kgo.ClientID(p.cfg.ClientID),
-		kgo.Dialer(p.cfg.Limiter.Dialer(loopback.Dialer(p.log))),
+		kgo.Dialer(p.cfg.Limiter.Dialer(kafka.Patient(loopback.Dialer(p.log)))),
 		kgo.WithHooks(p.watch),
 		kgo.WithLogger(kafka.Log{Logger: p.log, Watch: p.watch}),
 		kgo.DisableClientMetrics(),
