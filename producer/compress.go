@@ -24,10 +24,11 @@ const (
 )
 
 // compressor returns what the client is to compress batches with, nil for none.
-func (c Compression) compressor() (kgo.Compressor, error) {
+// choices are for auto.
+func (c Compression) compressor(choices *choices) (kgo.Compressor, error) {
 	switch c {
 	case "", CompressAuto:
-		return newAutoCompressor()
+		return newAutoCompressor(choices)
 	case CompressNone:
 		return nil, nil
 	case CompressZstd:
@@ -48,27 +49,33 @@ const (
 	autoThreshold = 0.1     // of compress.Estimate; random bytes stay below, deflated ones too
 )
 
-// autoCompressor decides for each batch: it looks at three small samples and
-// leaves alone what does not look compressible. A batch holds one chunk of a
-// large file or a number of small ones, so the choice follows the content
-// also within one file, such as an archive of text and pictures, and costs
-// a per cent or so where nothing is to be gained.
-type autoCompressor struct{ zstd kgo.Compressor }
+// autoCompressor leaves alone what does not look compressible by three small
+// samples. A batch holds one chunk of a large file, whose choice it asks, or a
+// number of small files. It costs a per cent or so where nothing is to be gained.
+type autoCompressor struct {
+	zstd    kgo.Compressor
+	choices *choices
+}
 
-func newAutoCompressor() (kgo.Compressor, error) {
+func newAutoCompressor(choices *choices) (kgo.Compressor, error) {
 	c, err := kgo.DefaultCompressor(kgo.ZstdCompression().WithLevel(int(zstd.SpeedFastest)))
 	if err != nil {
 		return nil, err
 	}
-	return autoCompressor{c}, nil
+	return autoCompressor{c, choices}, nil
 }
 
 // Compress implements kgo.Compressor.
 func (c autoCompressor) Compress(dst *bytes.Buffer, src []byte, flags ...kgo.CompressFlag) ([]byte, kgo.CompressionCodecType) {
-	if !looksCompressible(src) {
+	file := c.choices.of(src)
+	if !file.worth(src) {
 		return src, kgo.CodecNone
 	}
-	return c.zstd.Compress(dst, src, flags...)
+	packed, codec := c.zstd.Compress(dst, src, flags...)
+	if !file.gained(len(src), len(packed)) {
+		return src, kgo.CodecNone
+	}
+	return packed, codec
 }
 
 // looksCompressible samples the beginning, the middle and the end of b.

@@ -467,6 +467,7 @@ func TestCompressionFollowsTheContent(t *testing.T) {
 	}{
 		{"auto text", producer.CompressAuto, pattern(2 * defaultChunk), zstd},
 		{"auto random", producer.CompressAuto, random, none},
+		{"auto of a known format", producer.CompressAuto, append([]byte("\x1f\x8b\x08"), pattern(2*defaultChunk)...), none},
 		{"none", producer.CompressNone, pattern(2 * defaultChunk), none},
 		{"gzip", producer.CompressGzip, pattern(defaultChunk), 1},
 		{"snappy", producer.CompressSnappy, pattern(defaultChunk), 2},

@@ -146,6 +146,7 @@ type Producer struct {
 	log     zerolog.Logger
 	client  *kgo.Client // the first of streams, which asks all that is asked
 	streams *streams
+	choices *choices // of auto; nil: nothing is to be chosen
 	watch   *kafka.Watch
 	buffers bufferPool
 	owners  owners
@@ -194,6 +195,9 @@ func New(cfg Config) (*Producer, error) {
 	if p.sealing != nil {
 		p.cfg.Compression = CompressNone // of batches
 	}
+	if cfg.Compression == "" || cfg.Compression == CompressAuto {
+		p.choices = new(choices)
+	}
 	opts, err := p.clientOptions()
 	if err != nil {
 		return nil, err
@@ -213,7 +217,7 @@ func (p *Producer) Close() error {
 }
 
 func (p *Producer) clientOptions() ([]kgo.Opt, error) {
-	compressor, err := p.cfg.Compression.compressor()
+	compressor, err := p.cfg.Compression.compressor(p.choices)
 	if err != nil {
 		return nil, err
 	}

@@ -55,12 +55,13 @@ func (s *sealing) overhead() int {
 
 // pack compresses the bytes of a chunk into a buffer from pool, which is to be
 // given back. It returns nil and no buffer when that gains nothing.
-func (s *sealing) pack(pool *bufferPool, data []byte) ([]byte, *buffer) {
-	if s.zip == nil || s.auto && !looksCompressible(data) {
+func (s *sealing) pack(pool *bufferPool, data []byte, file *choice) ([]byte, *buffer) {
+	if s.zip == nil || s.auto && !file.worth(data) {
 		return nil, nil
 	}
 	b := pool.get(min(s.zip.MaxEncodedSize(len(data)), 1<<maxBufferBits))
-	if packed := s.zip.EncodeAll(data, b.data[:0]); len(packed) < len(data) {
+	packed := s.zip.EncodeAll(data, b.data[:0])
+	if s.auto && file.gained(len(data), len(packed)) || !s.auto && len(packed) < len(data) {
 		return packed, b
 	}
 	pool.put(b)
@@ -72,7 +73,7 @@ func (s *sealing) pack(pool *bufferPool, data []byte) ([]byte, *buffer) {
 func (t *transfer) sealChunk(c protocol.Chunk, b *buffer, full int) (protocol.FileRecord, *buffer) {
 	pool := &t.run.p.buffers
 	c.Data, c.Size = b.data, len(b.data)
-	packed, spare := t.run.p.sealing.pack(pool, b.data)
+	packed, spare := t.run.p.sealing.pack(pool, b.data, t.choice)
 	if packed != nil {
 		c.Data, c.Zstd = packed, true
 	}

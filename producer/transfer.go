@@ -71,6 +71,8 @@ type transfer struct {
 
 	whenConfirmed func(error) // called when a receiver has told what became of it; nil: nobody cares
 
+	choice *choice // of auto; nil: there is none
+
 	home  int            // the stream of begin and end
 	begun chan struct{}  // closed when the begin is acknowledged; nil: everything stays at home
 	away  sync.WaitGroup // chunks on the way, when begun is not nil
@@ -209,6 +211,7 @@ func (t *transfer) sendEnd(end protocol.End, dir bool) {
 	t.away.Wait() // a record is acknowledged or given up in time, whatever happens
 	rec := t.record(protocol.FileRecord{Kind: protocol.KindEnd, End: &end})
 	t.run.produce(t.home, rec, func(_ *kgo.Record, err error) {
+		t.run.p.choices.forget(t.id)
 		t.run.settled(err)
 		if err != nil || t.acked.Load() != end.Size {
 			return
@@ -235,7 +238,10 @@ func (t *transfer) sendEnd(end protocol.End, dir bool) {
 // forget it in time on their own.
 func (t *transfer) abort(why error) {
 	rec := t.record(protocol.FileRecord{Kind: protocol.KindAbort, Abort: &protocol.Abort{Reason: why.Error()}})
-	t.run.produce(t.home, rec, func(_ *kgo.Record, err error) { t.run.settled(err) })
+	t.run.produce(t.home, rec, func(_ *kgo.Record, err error) {
+		t.run.p.choices.forget(t.id)
+		t.run.settled(err)
+	})
 }
 
 // sendFile sends one file. What goes wrong with the file is noted in the run.
@@ -358,6 +364,9 @@ func (j *fileJob) sendContent(t *transfer, file *os.File, before fs.FileInfo) (h
 	if err != nil {
 		return nil, err
 	}
+	if before.Size() > int64(j.chunk) {
+		t.choice = j.run.p.choices.open(t.id)
+	}
 	size, offset, synced := before.Size(), int64(0), time.Now()
 	if t.resumed != nil && t.resumed.goesOn {
 		digest, offset = t.resumed.digest, t.resumed.from
@@ -393,6 +402,9 @@ func (j *fileJob) sendContent(t *transfer, file *os.File, before fs.FileInfo) (h
 		}
 		if _, err := digest.Write(b.data); err != nil {
 			return nil, err
+		}
+		if offset == 0 {
+			t.choice.begins(b.data)
 		}
 		if t.resumed != nil {
 			t.resumed.sync(&synced)
