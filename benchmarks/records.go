@@ -136,7 +136,7 @@ func (r *runner) noPartitions() {
 // cell produces to a new topic, and consumes that.
 func (s *session) cell(ctx context.Context, topic string, c cell) error {
 	l := system.Load{Topic: topic, Partitions: c.partitions, Size: c.size, Duration: s.form.produce, Records: max(1, s.form.cellBytes/int64(c.size))}
-	_, before, err := system.DiskUse(s.Data)
+	before, err := system.DiskUse(s.Data)
 	if err != nil {
 		return err
 	}
@@ -147,11 +147,11 @@ func (s *session) cell(ctx context.Context, topic string, c cell) error {
 	if err := s.settle(); err != nil {
 		return err
 	}
-	_, after, err := system.DiskUse(s.Data)
+	after, err := system.DiskUse(s.Data)
 	if err != nil {
 		return err
 	}
-	produced.values[report.DiskPerByte] = float64(after-before) / float64(produced.Bytes)
+	produced.values[report.DiskPerByte] = float64(after.Allocated-before.Allocated) / float64(produced.Bytes)
 	s.add(report.Produce, c.String(), s.Name, s.rep, produced.values)
 	consumed, err := s.throughputOf(ctx, report.Consume, c.String(), "consume", system.Load{Topic: topic, Size: c.size})
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -254,8 +255,8 @@ type space struct {
 }
 
 type retired struct {
-	dir   string
-	bytes int64
+	dir string
+	system.Disk
 }
 
 // newDir makes a directory for something to be measured.
@@ -265,25 +266,44 @@ func (r *runner) newDir(name string) (string, error) {
 	return dir, os.Mkdir(dir, 0o755)
 }
 
+// manyFiles is more than what a broker has. Directories with so many files are the last to be deleted.
+const manyFiles = 5000
+
 // retire is for a directory that is not needed any more.
 func (r *runner) retire(dir string) error {
-	_, bytes, err := system.DiskUse(dir)
+	disk, err := system.DiskUse(dir)
 	if err != nil {
 		return err
 	}
-	r.space.retired = append(r.space.retired, retired{dir, bytes})
-	r.space.used += bytes
+	r.space.retired = append(r.space.retired, retired{dir, disk})
+	r.space.used += disk.Allocated
 	// The next one needs room, too: a half is kept for it.
-	if r.space.used > r.space.budget/2 {
-		say("deleting %d GB that were measured", r.space.used/1e9)
-		for _, old := range r.space.retired {
-			if err := os.RemoveAll(old.dir); err != nil {
+	for _, most := range []int{manyFiles, math.MaxInt} {
+		if r.space.used > r.space.budget/2 {
+			if err := r.remove(most); err != nil {
 				return err
 			}
 		}
-		r.space.retired, r.space.used = nil, 0
 	}
 	return system.Sync(r.dir)
+}
+
+// remove deletes what is not needed any more and has at most so many files.
+func (r *runner) remove(most int) error {
+	say("deleting what was measured: %d GB are in use", r.space.used/1e9)
+	var kept []retired
+	for _, old := range r.space.retired {
+		if old.Files > most {
+			kept = append(kept, old)
+			continue
+		}
+		if err := os.RemoveAll(old.dir); err != nil {
+			return err
+		}
+		r.space.used -= old.Allocated
+	}
+	r.space.retired = kept
+	return nil
 }
 
 // room is how many bytes one thing may take.

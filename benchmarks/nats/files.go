@@ -18,7 +18,8 @@ type moved struct {
 
 // put stores the files of a directory as objects, by their paths in it.
 func put(ctx context.Context, o options) (any, error) {
-	nc, js, err := o.connect()
+	// The store sends an object's pieces without waiting, and fails when too many are under way for a fifth of a second.
+	nc, js, err := o.connect(jetstream.WithPublishAsyncMaxPending(1 << 20))
 	if err != nil {
 		return nil, err
 	}

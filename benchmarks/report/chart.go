@@ -29,11 +29,20 @@ type bar struct {
 func (r *Results) charts() []chart {
 	brokers := []string{"mft", "mft-cached", "kafka", "kafka-fsync", "nats", "nats-always"}
 	movers := []string{"mft", "mft-cached", "kafka", "nats", "rsync", "rsync-fsync", "scp", "nc", "tar-nc", "croc", "croc-plain"}
+	// What an acknowledgement means belongs to a broker's name.
+	label := map[string]string{
+		"mft": "mft, fsync", "mft-cached": "mft, page cache", "kafka": "Kafka, page cache", "kafka-fsync": "Kafka, fsync",
+		"nats": "NATS, page cache", "nats-always": "NATS, fsync",
+	}
 	from := func(title string, w Work, c string, m Metric, systems []string) group {
 		g := group{title: title}
 		for _, s := range systems {
 			if v := r.Stat(w, c, s, m); v.N > 0 && v.Median > 0 {
-				g.bars = append(g.bars, bar{s, v})
+				name := s
+				if l, ok := label[s]; ok && w != Files {
+					name = l
+				}
+				g.bars = append(g.bars, bar{name, v})
 			}
 		}
 		return g
@@ -76,7 +85,7 @@ func (r *Results) Charts() map[string]string {
 // Places in a chart, in pixels.
 const (
 	chartWidth = 760
-	barsLeft   = 120
+	barsLeft   = 130
 	barsRight  = chartWidth - 150
 	rowHeight  = 20
 	barHeight  = 14

@@ -393,16 +393,21 @@ func (t *Tools) netcat(ctx context.Context, in, out *os.File) (moved Moved, err 
 	return Moved{Wall: time.Since(start), ClientCPU: sender.CPU + receiver.CPUOnceEnded()}, nil
 }
 
-// listening says whether somebody listens on a port of the loopback interface, without connecting; where the system
-// does not tell, after a moment.
-func listening(port string) bool {
+// listening says whether somebody listens on a port of the loopback interface, without connecting.
+func listening(port string) bool { return hasSocket(": 0100007F:%04X 00000000:0000 0A", port) }
+
+// connected says whether somebody is connected to such a port.
+func connected(port string) bool { return hasSocket(" 0100007F:%04X 01 ", port) }
+
+// hasSocket looks for a line of Linux's table of sockets; where there is none it says yes, after a moment.
+func hasSocket(pattern, port string) bool {
 	text, err := os.ReadFile("/proc/net/tcp")
 	if err != nil {
-		time.Sleep(200 * time.Millisecond)
+		time.Sleep(time.Second)
 		return true
 	}
 	n, err := strconv.Atoi(port)
-	return err == nil && strings.Contains(string(text), fmt.Sprintf(": 0100007F:%04X 00000000:0000 0A", n))
+	return err == nil && strings.Contains(string(text), fmt.Sprintf(pattern, n))
 }
 
 func (t *Tools) byCroc(ctx context.Context, m Move, more ...string) (moved Moved, err error) {
@@ -438,6 +443,16 @@ func (t *Tools) byCroc(ctx context.Context, m Move, more ...string) (moved Moved
 		return moved, err
 	}
 	defer func() { kill(sender.Pid()) }()
+	// Who comes first gives the room its sender: it connects when it has read its files.
+	for !connected(list[0]) {
+		select {
+		case <-sender.Done():
+			return moved, errors.Join(errors.New("croc does not send"), sender.Wait())
+		case <-ctx.Done():
+			return moved, ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 	receive := append([]string{"--yes", "--ignore-stdin", "--overwrite", "--relay", relayAddr}, more...)
 	receiver, err := Command{Path: t.Croc, Args: receive, Dir: m.To, Env: env}.Run(ctx)
 	if err != nil {

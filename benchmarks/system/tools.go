@@ -150,11 +150,11 @@ func (t *Tools) kafka(ctx context.Context, format string) (err error) {
 	if err != nil {
 		return err
 	}
-	size, _, err := DiskUse(filepath.Dir(filepath.Dir(java)))
+	runtime, err := DiskUse(filepath.Dir(filepath.Dir(java)))
 	if err != nil {
 		return err
 	}
-	t.Installed["kafka"] += size
+	t.Installed["kafka"] += runtime.Size
 	if err := formatKafka(ctx, t, format); err != nil {
 		return err
 	}
@@ -287,8 +287,15 @@ func firstLine(text []byte) string {
 	return strings.TrimSpace(line)
 }
 
-// DiskUse adds up what is in a directory: the sizes of files, and what they take of the disk, both in bytes.
-func DiskUse(dir string) (size, allocated int64, err error) {
+// Disk is what a directory takes.
+type Disk struct {
+	Files     int
+	Size      int64 // of the files, in bytes
+	Allocated int64 // bytes of the disk
+}
+
+// DiskUse adds up the regular files in a directory.
+func DiskUse(dir string) (all Disk, err error) {
 	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) { // gone meanwhile
 			return nil
@@ -303,9 +310,10 @@ func DiskUse(dir string) (size, allocated int64, err error) {
 		if err != nil {
 			return err
 		}
-		size += info.Size()
-		allocated += Allocated(info)
+		all.Files++
+		all.Size += info.Size()
+		all.Allocated += Allocated(info)
 		return nil
 	})
-	return size, allocated, err
+	return all, err
 }
