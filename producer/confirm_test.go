@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -101,7 +102,7 @@ func testConfirm(t *testing.T, brokers []string) {
 					})
 				}
 			})
-			sum, err := p.SendFiles(t.Context(), []string{writeFile(t, "f", bytes.Clone(content))}, producer.FileOptions{})
+			sum, err := p.SendFiles(t.Context(), []string{writeFile(t, filepath.Join(t.TempDir(), "f"), bytes.Clone(content))}, producer.FileOptions{})
 			answering.Wait()
 			if err != nil || sum.Files != 1 {
 				t.Fatalf("%+v, %v", sum, err)
