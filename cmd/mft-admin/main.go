@@ -37,6 +37,7 @@ func newAdmin() *cobra.Command {
   mft-admin topics create orders -p 8 --config write.caching=true
   mft-admin configs set orders retention.ms=604800000
   mft-admin groups describe mft -b broker.example:9999
+  mft-admin transfers reports --since 1h
   mft-admin check -c transfer.yml
   mft-admin dump --verify /var/lib/mft`,
 	}
@@ -44,7 +45,7 @@ func newAdmin() *cobra.Command {
 	o.ClientFlags(flags)
 	o.JSONFlag(flags, "results")
 	flags.DurationVar(&o.timeout, "timeout", 15*time.Second, "give up after this `TIME`")
-	cmd.AddCommand(newTopics(&o), newConfigs(&o), newGroups(&o), newCheck(&o), newDump(&o), newKeygen())
+	cmd.AddCommand(newTopics(&o), newConfigs(&o), newGroups(&o), newTransfers(&o), newCheck(&o), newDump(&o), newKeygen())
 	return cmd
 }
 
@@ -52,6 +53,7 @@ func newAdmin() *cobra.Command {
 type admin struct {
 	*kadm.Client
 	out  io.Writer
+	err  io.Writer // for what is no result
 	json bool
 }
 
@@ -77,7 +79,7 @@ func (o *options) with(cmd *cobra.Command, do func(ctx context.Context, a *admin
 		return command.Hintf(fmt.Errorf("no broker answers at %s: %w", strings.Join(o.Brokers, ", "), err),
 			"start mft-broker there, or name the broker with -b HOST:PORT")
 	}
-	err = do(ctx, &admin{kadm.NewClient(client), cmd.OutOrStdout(), o.JSON})
+	err = do(ctx, &admin{kadm.NewClient(client), cmd.OutOrStdout(), cmd.ErrOrStderr(), o.JSON})
 	if errors.Is(err, context.DeadlineExceeded) {
 		return command.Hintf(fmt.Errorf("the broker did not answer within %s", o.timeout), "give it longer with --timeout")
 	}
