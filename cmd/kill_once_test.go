@@ -19,7 +19,7 @@ import (
 // command takes each file away to a name of its own: a file that is placed twice
 // is there twice, one whose command is forgotten is not there.
 func TestKilledReceiverPlacesOnce(t *testing.T) {
-	t.Run("mft", func(t *testing.T) { killedReceiver(t, startBroker(t).Addr, 25) })
+	t.Run("mft", func(t *testing.T) { killedReceiver(t, startBroker(t).Addr, 12) })
 	t.Run("kafka", func(t *testing.T) { killedReceiver(t, kafkatest.Start(t, 1, nil).Brokers(), 6) })
 }
 
@@ -27,7 +27,7 @@ func killedReceiver(t *testing.T, brokers string, kills int) {
 	if runtime.GOOS == "windows" {
 		t.Skip("the command of this test is a shell script")
 	}
-	const files = 600
+	const files = 400
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
