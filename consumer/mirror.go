@@ -91,14 +91,7 @@ func (m *mirror) create(e mirrorEntry, previous string) error {
 		}
 	}
 	e.Temp = string(m.id)
-	if err := m.target().work.root.Mkdir(mirrorDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	file, err := m.target().work.root.OpenFile(mirrorDir+"/"+e.Temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(file.Chmod(m.mode), file.Close()); err != nil {
+	if err := m.store().temp(e.Temp, m.mode); err != nil {
 		return err
 	}
 	if err := m.store().put(e); err != nil {
@@ -131,9 +124,14 @@ func (m *mirror) settleName() error {
 		return err
 	}
 	if m.entry.Kept != "" {
+		// A file of that name is what was kept when the same was received before;
+		// what has the name now is then no more than a part of this one.
 		info, err := root.Lstat(m.name)
-		if err == nil && info.Mode().IsRegular() {
-			err = root.Rename(m.name, m.entry.Kept)
+		_, before := root.Lstat(m.entry.Kept)
+		if err == nil && info.Mode().IsRegular() && errors.Is(before, fs.ErrNotExist) {
+			if err = root.Rename(m.name, m.entry.Kept); err == nil {
+				err = syncDir(root, parent) // before the name is another file's
+			}
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

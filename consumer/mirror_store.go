@@ -53,6 +53,7 @@ type mirrorStore struct {
 	root *os.Root // of the work directory
 
 	mu       sync.Mutex
+	made     bool // the directory is there, durably
 	open     map[protocol.TransferID]mirrorEntry
 	finished []protocol.TransferID
 	active   map[string]*mirror // by name: the mirror that writes the file of that name now
@@ -118,8 +119,23 @@ func (s *mirrorStore) update(change func()) error {
 	return nil
 }
 
-func (s *mirrorStore) write(text []byte) error {
+// makeDir makes mirrorDir and its name durable, once.
+func (s *mirrorStore) makeDir() error {
+	if s.made {
+		return nil
+	}
 	if err := s.root.Mkdir(mirrorDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := syncDir(s.root, "."); err != nil {
+		return err
+	}
+	s.made = true
+	return nil
+}
+
+func (s *mirrorStore) write(text []byte) error {
+	if err := s.makeDir(); err != nil {
 		return err
 	}
 	temp := mirrorStateFile + ".new"
@@ -181,6 +197,20 @@ func (s *mirrorStore) of(topic string, topicID [16]byte, partition int32) []mirr
 		}
 	}
 	return list
+}
+
+// temp makes an empty file of that name in mirrorDir.
+func (s *mirrorStore) temp(name string, mode fs.FileMode) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.makeDir(); err != nil {
+		return err
+	}
+	file, err := s.root.OpenFile(mirrorDir+"/"+name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Chmod(mode), file.Close())
 }
 
 // take makes m the one that writes the file of its name. Another one, in

@@ -90,6 +90,10 @@ func openWork(dir string, root *os.Root) (*work, error) {
 	if w.root, err = root.OpenRoot(workDir); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the work directory: %w", err), w.lock.Unlock())
 	}
+	// What is kept in it for the next run has to be found there after a power loss.
+	if err := syncDir(root, "."); err != nil {
+		return nil, errors.Join(fmt.Errorf("making the name of %s durable: %w", w.path, err), w.root.Close(), w.lock.Unlock())
+	}
 	if w.dir, err = w.root.Open("."); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the work directory: %w", err), w.root.Close(), w.lock.Unlock())
 	}
@@ -213,7 +217,7 @@ func (w *work) close(root *os.Root) error {
 		errs = append(errs, w.clear(keep...))
 	}
 	if !w.mirrors.empty() {
-		return errors.Join(append(errs, w.root.Close(), w.lock.Unlock())...)
+		return errors.Join(append(errs, w.dir.Close(), w.root.Close(), w.lock.Unlock())...)
 	}
 	if removeOpenFiles {
 		errs = append(errs, w.root.Remove(lockFile))
