@@ -2,7 +2,9 @@ package cmd_test
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -134,4 +136,48 @@ func TestClusterBrokersDie(t *testing.T) {
 	if placed := received(t, commands.Run(t, "mft-consume", "-b", k.Brokers(), "-t", topic, "-g", group, "--dir", out, "--once", "--json")); len(placed) > 0 {
 		t.Errorf("the next run placed %d files again", len(placed))
 	}
+}
+
+// BenchmarkScaling is 1 GiB through one mft-broker, through one broker of Apache Kafka, and through three of them with three replicas, the
+// figures of docs/scaling.md. All of it is on one machine, which flatters the one and not the three.
+func BenchmarkScaling(b *testing.B) {
+	const size = 1 << 30
+	dir := b.TempDir()
+	commandtest.RandomFile(b, filepath.Join(dir, "big.bin"), size, 1)
+	run := func(b *testing.B, program string, args ...string) {
+		p := commands.Start(b, nil, program, append(args, "--progress", "never")...)
+		if err := p.WaitFor(5 * time.Minute); err != nil {
+			b.Fatalf("%s: %v\n%s", program, err, p.Stderr.String())
+		}
+	}
+	measure := func(name, brokers string) {
+		for range 3 {
+			topic := fmt.Sprint("scaling", time.Now().UnixNano())
+			b.Run(name+"/send", func(b *testing.B) {
+				b.SetBytes(size)
+				for range b.N {
+					topic = fmt.Sprint("scaling", time.Now().UnixNano())
+					run(b, "mft-produce", "-b", brokers, "-t", topic, filepath.Join(dir, "big.bin"))
+				}
+			})
+			b.Run(name+"/receive", func(b *testing.B) {
+				b.SetBytes(size)
+				for n := range b.N {
+					out := filepath.Join(dir, fmt.Sprint("out", n))
+					run(b, "mft-consume", "-b", brokers, "-t", topic, "--dir", out, "--once")
+					b.StopTimer()
+					if err := os.RemoveAll(out); err != nil {
+						b.Fatal(err)
+					}
+					b.StartTimer()
+				}
+			})
+			if out, err := exec.Command(commands.Path("mft-admin"), "topics", "delete", "-b", brokers, topic).CombinedOutput(); err != nil {
+				b.Fatalf("%v: %s", err, out)
+			}
+		}
+	}
+	measure("mft", commands.StartBroker(b, filepath.Join(dir, "data"), "").Addr)
+	measure("kafka-1", kafkatest.Start(b, 1, nil).Brokers())
+	measure("kafka-3", kafkatest.Start(b, 3, nil).Brokers())
 }

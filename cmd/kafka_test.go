@@ -374,7 +374,121 @@ func TestKafkaRepeats(t *testing.T) {
 	consume := func() string {
 		return commands.Run(t, "mft-consume", "-b", k.Brokers(), "-t", topic, "-g", topic, "--dir", out, "--once", "--json")
 	}
-	repeat()
-	once(t, source, received(t, consume()))
+	repeat() // within what is received in one run
+	first := consume()
+	once(t, source, received(t, first))
+	repeat() // and in another
+	once(t, source, received(t, first, consume()))
 	commandtest.SameTree(t, source, out)
+}
+
+// TestKafkaResume: a file whose producer is killed goes on where it was.
+func TestKafkaResume(t *testing.T) {
+	k := kafkatest.Shared(t)
+	const chunks = 192
+	source, out, topic, state := t.TempDir(), t.TempDir(), kafkaTopic(t), t.TempDir()
+	commandtest.RandomFile(t, filepath.Join(source, "big.bin"), chunks<<20, 1)
+	client, err := kgo.NewClient(kgo.SeedBrokers(k.Addrs()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ctx := withDeadline(t, 3*time.Minute)
+	produce := func(args ...string) *commandtest.Process {
+		return commands.Start(t, nil, "mft-produce", append([]string{"-b", k.Brokers(), "-t", topic, "--state", state, filepath.Join(source, "big.bin")}, args...)...)
+	}
+	commands.Run(t, "mft-admin", "topics", "create", topic, "-b", k.Brokers())
+	p := produce("--limit-rate", "50MB")
+	for ends(ctx, t, client, topic)[0] < chunks/2 {
+		select {
+		case <-p.Done():
+			t.Fatalf("mft-produce ended before it was killed: %v\n%s", p.Err(), p.Stderr.String())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	p.KillNow()
+	p = produce()
+	if err := p.WaitFor(2 * time.Minute); err != nil {
+		t.Fatalf("mft-produce: %v\n%s", err, p.Stderr.String())
+	}
+	// A quarter more is more than may be on the way when it is killed, and less than starting anew would take.
+	if end := ends(ctx, t, client, topic)[0]; end > chunks*5/4 {
+		t.Errorf("%d records for %d chunks", end, chunks)
+	}
+	commands.Run(t, "mft-consume", "-b", k.Brokers(), "-t", topic, "--dir", out, "--once")
+	commandtest.SameTree(t, source, out)
+}
+
+// TestKafkaStreams sends and receives over several connections.
+func TestKafkaStreams(t *testing.T) {
+	k := kafkatest.Shared(t)
+	source, out, topic := t.TempDir(), t.TempDir(), kafkaTopic(t)
+	commandtest.RandomTree(t, filepath.Join(source, "small"), 300, 64<<10, 1)
+	commandtest.RandomFile(t, filepath.Join(source, "big.bin"), 96<<20, 2)
+	commands.Run(t, "mft-admin", "topics", "create", topic, "-b", k.Brokers(), "-p", "3")
+	commands.Run(t, "mft-produce", "-b", k.Brokers(), "-t", topic, "--streams", "4", source+string(filepath.Separator))
+	done := commands.Run(t, "mft-consume", "-b", k.Brokers(), "-t", topic, "--streams", "4", "--dir", out, "--once", "--json")
+	commandtest.SameTree(t, source, out)
+	once(t, source, received(t, done))
+}
+
+// TestKafkaConfirm: --confirm ends when the files are in place, and with 3 when nobody receives them.
+func TestKafkaConfirm(t *testing.T) {
+	k := kafkatest.Shared(t)
+	source, out, topic := t.TempDir(), t.TempDir(), kafkaTopic(t)
+	commandtest.RandomTree(t, source, 30, 64<<10, 1)
+	nobody := commands.Start(t, nil, "mft-produce", "-b", k.Brokers(), "-t", topic+"-nobody", "--confirm=2s", source+string(filepath.Separator))
+	if err := nobody.WaitFor(time.Minute); exitCode(err) != 3 || !strings.Contains(nobody.Stderr.String(), "d000/f00029") {
+		t.Errorf("nobody receives, and mft-produce ends with %v\n%s", err, nobody.Stderr.String())
+	}
+	c := commands.Start(t, nil, "mft-consume", "-b", k.Brokers(), "-t", topic, "--dir", out)
+	commands.Run(t, "mft-produce", "-b", k.Brokers(), "-t", topic, "--confirm=2m", source+string(filepath.Separator))
+	for _, line := range commandtest.Tree(t, source) {
+		name, _, _ := strings.Cut(line, " ")
+		if _, err := os.Stat(filepath.Join(out, name)); err != nil {
+			t.Errorf("confirmed, and not there: %v", err)
+		}
+	}
+	if err := c.Cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WaitFor(time.Minute); err != nil {
+		t.Fatalf("mft-consume: %v\n%s", err, c.Stderr.String())
+	}
+	commandtest.SameTree(t, source, out)
+	receipts := commands.Run(t, "mft-consume", "-b", k.Brokers(), "-t", topic+".receipts")
+	if n := strings.Count(receipts, `"delivered"`); n != len(commandtest.Tree(t, source)) {
+		t.Errorf("%d receipts of files that were delivered\n%.500s", n, receipts)
+	}
+}
+
+// TestMoveToKafka is the move that docs/scaling.md describes: records that are still wanted are copied, receivers finish what is in the
+// old broker, and everybody goes on with the new one.
+func TestMoveToKafka(t *testing.T) {
+	k, old := kafkatest.Shared(t), startBroker(t)
+	source, out, files, lines := t.TempDir(), t.TempDir(), kafkaTopic(t), kafkaTopic(t)+"-lines"
+	commandtest.RandomTree(t, filepath.Join(source, "before"), 20, 64<<10, 1)
+	consume := func(brokers string) {
+		t.Helper()
+		commands.Run(t, "mft-consume", "-b", brokers, "-t", files, "-g", files, "--dir", out, "--once")
+	}
+	commands.Run(t, "mft-produce", "-b", old.Addr, "-t", files, source+string(filepath.Separator))
+	commands.Pipe(t, strings.NewReader("a:one\nb:two\n:three\n"), "mft-produce", "-b", old.Addr, "-t", lines, "--key-delim", ":")
+
+	commands.Run(t, "mft-admin", "topics", "create", files, files+".receipts", lines, "-b", k.Brokers(), "--config", "retention.ms=-1")
+	consume(old.Addr)
+	if got := commands.Run(t, "mft-admin", "groups", "describe", files, "-b", old.Addr); !strings.Contains(got, "lag       0\n") {
+		t.Errorf("something is left in the old broker:\n%s", got)
+	}
+	copied := commands.Run(t, "mft-consume", "-b", old.Addr, "-t", lines, "--format", `%k\t%s\n`)
+	commands.Pipe(t, strings.NewReader(copied), "mft-produce", "-b", k.Brokers(), "-t", lines, "--key-delim", "\t")
+	stopBroker(t, old)
+
+	commandtest.RandomTree(t, filepath.Join(source, "after"), 20, 64<<10, 2)
+	commands.Run(t, "mft-produce", "-b", k.Brokers(), "-t", files, source+string(filepath.Separator))
+	consume(k.Brokers())
+	commandtest.SameTree(t, source, out)
+	if got := commands.Run(t, "mft-consume", "-b", k.Brokers(), "-t", lines, "--format", `%k:%s\n`); got != "a:one\nb:two\n:three\n" {
+		t.Errorf("the lines are %q", got)
+	}
 }
