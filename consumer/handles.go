@@ -13,15 +13,19 @@ const maxHandles = 128
 // takes one step, however deep it lies.
 type handle struct {
 	root *os.Root
-	file *os.File // the same directory, to be synced and renamed into; nil: not opened yet
+	file *os.File // the same directory, to be renamed into; nil: not opened yet
+	fd   int      // of file
 }
 
-// dir is the directory as a file.
-func (h *handle) dir() (_ *os.File, err error) {
+// dir is the file descriptor of the directory.
+func (h *handle) dir() (fd int, err error) {
 	if h.file == nil {
-		h.file, err = h.root.Open(".")
+		if h.file, err = h.root.Open("."); err != nil {
+			return -1, err
+		}
+		h.fd = int(h.file.Fd())
 	}
-	return h.file, err
+	return h.fd, nil
 }
 
 func (h *handle) close() error {

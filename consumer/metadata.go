@@ -220,10 +220,11 @@ func (t *transfer) prepareLink() error {
 		t.temp = temp
 	}
 	t.part.target.keep.setOwner(t.name, t.attrs.owner, func(uid, gid int) error { return root.Lchown(t.temp, uid, gid) })
-	if !t.attrs.mtime.IsZero() {
-		if err := setLinkTime(root, t.temp, t.attrs.mtime); err != nil {
-			return fmt.Errorf("mtime of %q: %w", t.name, err)
-		}
+	if t.attrs.mtime.IsZero() {
+		return nil
+	}
+	if err := t.part.target.work.setTime(t.temp, t.attrs.mtime); err != nil && !isUnsupported(err) {
+		return fmt.Errorf("mtime of %q: %w", t.name, err)
 	}
 	return nil
 }
@@ -240,7 +241,7 @@ func (t *transfer) setAttributes() error {
 	if t.attrs.mtime.IsZero() {
 		return nil
 	}
-	if err := t.part.target.work.root.Chtimes(t.temp, time.Time{}, t.attrs.mtime); err != nil {
+	if err := t.part.target.work.setTime(t.temp, t.attrs.mtime); err != nil {
 		return fmt.Errorf("mtime of %q: %w", t.name, err)
 	}
 	return nil

@@ -32,16 +32,13 @@ func lookupGroup(name string) int {
 	return -1
 }
 
-// setLinkTime sets the mtime of a link itself.
-func setLinkTime(root *os.Root, name string, mtime time.Time) (err error) {
-	dir, err := root.Open(".")
-	if err != nil {
-		return err
+// setTime sets the mtime of a temporary file, of a link itself.
+func (w *work) setTime(name string, mtime time.Time) error {
+	ts, err := unix.TimeToTimespec(mtime)
+	if err == nil {
+		err = unix.UtimesNanoAt(w.fd, name, []unix.Timespec{{Nsec: utimeOmit}, ts}, unix.AT_SYMLINK_NOFOLLOW)
 	}
-	defer func() { err = errors.Join(err, dir.Close()) }()
-	omit := unix.Timespec{Nsec: utimeOmit}
-	times := []unix.Timespec{omit, unix.NsecToTimespec(mtime.UnixNano())}
-	if err := unix.UtimesNanoAt(int(dir.Fd()), name, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err != nil {
 		return &os.PathError{Op: "utimensat", Path: name, Err: err}
 	}
 	return nil

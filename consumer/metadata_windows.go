@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"time"
 )
@@ -10,9 +11,14 @@ import (
 func lookupUser(string) int  { return -1 }
 func lookupGroup(string) int { return -1 }
 
-// setLinkTime does nothing: the time of a link cannot be set without following
-// it.
-func setLinkTime(*os.Root, string, time.Time) error { return nil }
+// setTime sets the mtime of a temporary file. That of a link cannot be set
+// without following it.
+func (w *work) setTime(name string, mtime time.Time) error {
+	if info, err := w.root.Lstat(name); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		return errors.ErrUnsupported
+	}
+	return w.root.Chtimes(name, time.Time{}, mtime)
+}
 
 func localXattr(name string) (string, bool) { return name, true }
 

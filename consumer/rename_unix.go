@@ -15,7 +15,7 @@ func (t *target) rename(temp string, to *handle, base, _ string) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Renameat(int(t.work.dir.Fd()), temp, int(dir.Fd()), base); err != nil {
+	if err := unix.Renameat(t.work.fd, temp, dir, base); err != nil {
 		return &os.LinkError{Op: "rename", Old: temp, New: base, Err: err}
 	}
 	return nil

@@ -14,7 +14,7 @@ func (t *target) renameNew(temp string, to *handle, base string) (ok bool, err e
 	if err != nil {
 		return true, err
 	}
-	err = unix.Renameat2(int(t.work.dir.Fd()), temp, int(dir.Fd()), base, unix.RENAME_NOREPLACE)
+	err = unix.Renameat2(t.work.fd, temp, dir, base, unix.RENAME_NOREPLACE)
 	if err == unix.EINVAL || err == unix.ENOSYS {
 		return false, nil
 	}

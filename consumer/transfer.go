@@ -238,7 +238,7 @@ func (t *transfer) open() error {
 		temp = t.part.target.work.tempName(t.id)
 		flags |= os.O_CREATE | os.O_TRUNC
 	}
-	file, err := t.part.target.work.root.OpenFile(temp, flags, 0o600)
+	file, err := t.part.target.work.open(temp, flags, 0o600)
 	if err != nil {
 		return fmt.Errorf("temporary file of %q: %w", t.name, err)
 	}

@@ -56,6 +56,7 @@ type work struct {
 	path   string
 	root   *os.Root // of the workDir
 	dir    *os.File // the same
+	fd     int      // of dir, where there is one: asking for it takes two system calls each time
 	lock   *flock.Flock
 	member string // instance id
 	temps  atomic.Int64
@@ -97,6 +98,7 @@ func openWork(dir string, root *os.Root) (*work, error) {
 	if w.dir, err = w.root.Open("."); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the work directory: %w", err), w.root.Close(), w.lock.Unlock())
 	}
+	w.fd = int(w.dir.Fd())
 	if w.intents, err = openIntents(w.root, filepath.Join(w.path, placedFile)); err == nil {
 		err = w.prepare()
 	}
