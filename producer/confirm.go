@@ -71,7 +71,7 @@ type confirmations struct {
 // awaited is a file that is to be confirmed.
 type awaited struct {
 	name     string
-	size     int64 // -1: of a directory
+	size     int64 // -1: of a directory or a link
 	kind     string
 	digest   string
 	key      *protocol.Key // nil: it is not encrypted

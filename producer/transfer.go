@@ -204,7 +204,7 @@ func (t *transfer) produceChunk(rec *kgo.Record, offset int64, promise func(*kgo
 // ends the run.
 func (t *transfer) sendEnd(end protocol.End, dir bool) {
 	a := &awaited{name: t.name, size: -1, key: t.key, then: t.whenConfirmed}
-	if !dir {
+	if !dir && end.Digest != "" { // a link has none
 		a.size, a.kind, a.digest = end.Size, cmp.Or(t.run.p.cfg.Digest, protocol.DigestXXH3), end.Digest
 	}
 	t.run.confirm.expect(t.id, a)
