@@ -72,9 +72,9 @@ func (l *longLink) rate(at *longlink.End, name string, args ...string) float64 {
 			l.t.Fatalf("%s ended too early: %v\n%s", name, p.Err(), p.Stderr.String())
 		}
 	}
-	wait(4 * time.Second)
+	wait(3 * time.Second)
 	began, before := time.Now(), at.Arrived()
-	wait(6 * time.Second)
+	wait(5 * time.Second)
 	return float64(at.Arrived()-before) / time.Since(began).Seconds()
 }
 

@@ -90,7 +90,7 @@ func (c *catchUp) run() (pause time.Duration, err error) {
 	for {
 		for c.ask(ctx, &asking) {
 		}
-		if len(c.pieces) == 0 && (c.next >= c.p.until || time.Since(grown) > endLinger) {
+		if c.next >= c.p.until || len(c.pieces) == 0 && time.Since(grown) > endLinger {
 			return 0, nil
 		}
 		var head chan struct{}

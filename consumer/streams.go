@@ -182,7 +182,7 @@ func (st *streams) judge(p *partition, records []*kgo.Record, end int64) {
 	c := &catchUp{st: st, p: p, next: next, asked: next, epoch: last.LeaderEpoch, end: end, each: each, batch: each, spare: 1, wake: make(chan struct{}, 1)}
 	st.running.Go(func() {
 		pause, err := c.run()
-		if err != nil {
+		if err != nil && st.s.ctx.Err() == nil {
 			st.s.cfg.Logger.Debug().Int32("partition", p.id).Err(err).Msg("fetching in ranges; the usual way goes on")
 		}
 		st.handBack(p, c, pause)
