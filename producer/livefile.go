@@ -437,7 +437,20 @@ func (m *mirror) begin(info fs.FileInfo) error {
 
 // end ends the generation; previous is what becomes of its mirror when the next one begins.
 func (m *mirror) end(info fs.FileInfo, previous string) {
-	m.gen.finish(info, m.job.chunk)
+	// Before its end is acknowledged the next run has to find the generation,
+	// whose last bytes may not have arrived.
+	if m.positions != nil && m.gen.hashed == m.gen.sent {
+		acked := make(chan struct{})
+		m.gen.whenAcked = func(string) { close(acked) }
+		m.gen.finish(info, m.job.chunk)
+		select {
+		case <-acked:
+		case <-m.job.run.ctx.Done():
+			return
+		}
+	} else {
+		m.gen.finish(info, m.job.chunk)
+	}
 	m.gen, m.previous = nil, previous
 	if m.positions != nil {
 		saved := m.identity()
@@ -466,6 +479,9 @@ func (m *mirror) sendNew(ctx context.Context) error {
 		if cut {
 			m.job.run.p.log.Info().Str("file", m.path).Int64("bytes", m.gen.sent).Msg("the file was cut or rewritten: its mirror starts anew")
 			m.end(nil, protocol.PreviousCut)
+			if ctx.Err() != nil {
+				return nil
+			}
 			if err := m.begin(info); err != nil {
 				return errors.Join(err, m.drop())
 			}
