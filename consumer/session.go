@@ -83,7 +83,9 @@ func (r *receiver) session(ctx context.Context) (err error) {
 	if s.keeper.any() {
 		s.ends = s.listEnds(ctx, asking)
 	}
+	size := new(fetchSize)
 	s.client, err = kgo.NewClient(append(r.cfg.clientOptions(r.watch),
+		kgo.WithHooks(size),
 		kgo.ConsumeTopics(r.cfg.Topic),
 		kgo.ConsumerGroup(r.cfg.Group),
 		kgo.InstanceID(r.target.work.member),
@@ -102,6 +104,7 @@ func (r *receiver) session(ctx context.Context) (err error) {
 		return fmt.Errorf("kafka client: %w", err)
 	}
 	defer s.client.CloseAllowingRebalance()
+	size.attach(s.client)
 
 	var helpers sync.WaitGroup
 	if s.streams != nil {
