@@ -40,7 +40,7 @@ func NewProxy(t testing.TB, seed uint64) *Proxy {
 		p.mu.Lock()
 		p.done = true
 		for conn := range p.open {
-			conn.Close()
+			_ = conn.Close()
 		}
 		p.mu.Unlock()
 		if err := listener.Close(); err != nil {
@@ -70,12 +70,12 @@ func (p *Proxy) accept() {
 		}
 		target := p.target.Load()
 		if target == nil {
-			client.Close()
+			_ = client.Close()
 			continue
 		}
 		broker, err := net.Dial("tcp", *target)
 		if err != nil {
-			client.Close()
+			_ = client.Close()
 			continue
 		}
 		p.mu.Lock()
@@ -84,8 +84,8 @@ func (p *Proxy) accept() {
 			left = 1 + p.rng.Int64N(p.limit)
 		}
 		if p.done {
-			client.Close()
-			broker.Close()
+			_ = client.Close()
+			_ = broker.Close()
 		}
 		p.open[client], p.open[broker] = true, true
 		p.mu.Unlock()
@@ -102,7 +102,7 @@ func (p *Proxy) carry(client, broker net.Conn, left int64) {
 		defer p.mu.Unlock()
 		for _, conn := range []net.Conn{client, broker} {
 			delete(p.open, conn)
-			conn.Close()
+			_ = conn.Close()
 		}
 	})
 	way := func(to, from net.Conn, count *atomic.Int64) {
