@@ -18,38 +18,51 @@ import (
 	"mft/internal/kafkatest"
 )
 
-// TestScripts runs testdata/*.txtar with the built commands, each against a
-// broker of mft's, against Apache Kafka, and against another that speaks its
-// protocol, that MFT_BROKERS names. Besides the usual commands there are
+// TestScripts runs testdata/*.txtar with the built commands, each on a broker of
+// mft's, on Apache Kafka, and on another that speaks its protocol, which
+// MFT_BROKERS names. Scripts run side by side, so each has a broker of its own.
+// Besides the usual commands there are
 //
 //	exits CODE PROGRAM [ARG...]   runs a program that has to end with CODE
 //	hidden TEXT...                none of the texts is in what the broker has stored
 //	private FILE                  only its owner can read it
 func TestScripts(t *testing.T) {
 	t.Run("mft", func(t *testing.T) {
-		data := filepath.Join(t.TempDir(), "data")
-		runScripts(t, commands.StartBroker(t, data, "").Addr, data)
+		runScripts(t, func(t testing.TB) (addr, data string) {
+			data = filepath.Join(t.TempDir(), "data")
+			return commands.StartBroker(t, data, "").Addr, data
+		})
 	})
 	t.Run("kafka", func(t *testing.T) {
-		k := kafkatest.Start(t, 1, nil)
-		runScripts(t, k.Brokers(), k.Data())
+		runScripts(t, func(t testing.TB) (addr, data string) {
+			k := kafkatest.Start(t, 1, nil)
+			return k.Brokers(), k.Data()
+		})
 	})
 	t.Run("kfake", func(t *testing.T) {
-		cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.AllowAutoTopicCreation(), kfake.DefaultNumPartitions(1))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(cluster.Close)
-		runScripts(t, cluster.ListenAddrs()[0], "")
+		runScripts(t, func(t testing.TB) (addr, data string) {
+			cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.AllowAutoTopicCreation(), kfake.DefaultNumPartitions(1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(cluster.Close)
+			return cluster.ListenAddrs()[0], ""
+		})
 	})
 }
 
-func runScripts(t *testing.T, addr, data string) {
+// brokerData is the variable with the directory that a script's broker stores
+// in; empty: it stores nothing.
+const brokerData = "MFT_TEST_BROKER_DATA"
+
+func runScripts(t *testing.T, start func(testing.TB) (addr, data string)) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
+			addr, data := start(env.T().(testing.TB))
 			env.Setenv("MFT_BROKERS", addr)
+			env.Setenv(brokerData, data)
 			env.Setenv("MFT_STATE", filepath.Join(env.WorkDir, ".state"))
 			env.Setenv("PATH", filepath.Dir(commands.Path("mft-admin"))+string(os.PathListSeparator)+env.Getenv("PATH"))
 			return nil
@@ -57,7 +70,7 @@ func runScripts(t *testing.T, addr, data string) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits": exits,
 			"hidden": func(ts *testscript.TestScript, _ bool, texts []string) {
-				if data != "" {
+				if data := ts.Getenv(brokerData); data != "" {
 					ts.Check(commandtest.NotStored(data, texts...))
 				}
 			},
