@@ -94,5 +94,6 @@ func (o *options) open(ctx context.Context, js jetstream.JetStream) (jetstream.S
 	})
 }
 
-// ahead is how many messages of a size to have under way, so that there is always work and memory is bounded: 32 MiB.
-func (o *options) ahead() int { return max(16, min(8192, 32<<20/o.size)) }
+// ahead is how many messages a client has under way, so that there is always work and memory is bounded: 32 MiB, and
+// together less than the 10,000 that a stream buffers as it is installed, beyond which it refuses more.
+func (o *options) ahead() int { return max(8, min(8192, 32<<20/o.size)/max(1, o.clients)) }

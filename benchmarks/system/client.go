@@ -19,6 +19,8 @@ type Load struct {
 	WarmUp     time.Duration // of Latency
 	Rate       float64       // records a second; 0: as many as possible
 	Clients    int           // side by side
+	// Touch has every partition get a record before it is measured. JetStream has no partitions.
+	Touch bool
 }
 
 // maxRecord is set where records come near the megabyte that brokers take as they are installed.
@@ -45,6 +47,9 @@ func (t *Tools) Client(b Broker, addr, what string, l Load) Command {
 	switch what {
 	case "produce":
 		args = append(args, "--size", strconv.Itoa(l.Size), "--clients", strconv.Itoa(l.Clients), "--acks", "all")
+		if l.Touch {
+			args = append(args, "--touch")
+		}
 		if l.Records > 0 {
 			args = append(args, "--records", strconv.FormatInt(l.Records, 10))
 		}

@@ -18,7 +18,7 @@ func newProduce(o *options) *cobra.Command {
 		rate           float64
 		acks, compress string
 		linger         time.Duration
-		text           bool
+		text, touch    bool
 	)
 	cmd := &cobra.Command{
 		Use:   "produce -t TOPIC",
@@ -40,7 +40,7 @@ func newProduce(o *options) *cobra.Command {
 				return err
 			}
 			return o.with(cmd, opts, func(ctx context.Context, cfg bench.Config) (any, error) {
-				return bench.Produce(ctx, bench.ProduceConfig{Config: cfg, Size: size, Records: records, Duration: duration, Rate: rate, Random: !text})
+				return bench.Produce(ctx, bench.ProduceConfig{Config: cfg, Size: size, Records: records, Duration: duration, Rate: rate, Random: !text, Touch: touch})
 			})
 		},
 	}
@@ -53,6 +53,7 @@ func newProduce(o *options) *cobra.Command {
 	flags.StringVar(&acks, "acks", "all", "wait for acknowledgements: all, 1 or 0")
 	flags.StringVar(&compress, "compress", "none", "compress batches: none, gzip, snappy, lz4, zstd")
 	flags.DurationVar(&linger, "linger", 0, "wait this `TIME` for a batch to fill")
+	flags.BoolVar(&touch, "touch", false, "first produce a record to every partition, which is not measured: brokers make files then")
 	flags.BoolVar(&text, "text", false, "produce text that compresses, instead of random bytes")
 	return cmd
 }

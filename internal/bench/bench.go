@@ -34,7 +34,9 @@ type Result = measure.Result
 type Latency = measure.Latency
 
 func (c *Config) client(more ...kgo.Opt) (*kgo.Client, error) {
-	opts := append([]kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID("mft-bench"), kgo.DisableClientMetrics()}, c.Options...)
+	opts := append([]kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID("mft-bench"), kgo.DisableClientMetrics(),
+		// A partition whose leader is not ready is tried again soon, not in seconds.
+		kgo.MetadataMinAge(100 * time.Millisecond)}, c.Options...)
 	return kgo.NewClient(append(opts, more...)...)
 }
 
@@ -60,7 +62,11 @@ func CreateTopic(ctx context.Context, cfg Config, partitions int32, replicas int
 			return fmt.Errorf("look at topic %s: %w", cfg.Topic, err)
 		}
 		if t := topics[cfg.Topic]; t.Err == nil && led(t) {
-			return nil
+			// A leader that is named may not know yet that it is one.
+			ends, err := adm.ListEndOffsets(ctx, cfg.Topic)
+			if err == nil && ends.Error() == nil {
+				return nil
+			}
 		}
 		select {
 		case <-ctx.Done():

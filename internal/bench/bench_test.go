@@ -105,8 +105,9 @@ func TestLatencyCountsEveryRecord(t *testing.T) {
 }
 
 func TestPaceOfProducing(t *testing.T) {
+	const partitions = 3
 	cfg, ctx := startBroker(t), testContext(t)
-	if err := CreateTopic(ctx, cfg, 1, -1, nil); err != nil {
+	if err := CreateTopic(ctx, cfg, partitions, -1, nil); err != nil {
 		t.Fatal(err)
 	}
 	cfg.Clients = 2
@@ -117,6 +118,17 @@ func TestPaceOfProducing(t *testing.T) {
 	// The last of each client's hundred is due after 198 ms.
 	if sent.Records != 200 || sent.Acks.Count != 200 || sent.Seconds < 0.198 {
 		t.Errorf("%+v, acks %+v", sent, sent.Acks)
+	}
+	before, err := cfg.records(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent, err = Produce(ctx, ProduceConfig{Config: cfg, Size: 100, Records: 1, Touch: true})
+	if err != nil || sent.Records != 1 || sent.Acks.Count != 1 {
+		t.Errorf("what touches is counted: %+v %v", sent, err)
+	}
+	if after, err := cfg.records(ctx); err != nil || after != before+1+partitions {
+		t.Errorf("%d records are %d: each of %d partitions gets one: %v", before, after, partitions, err)
 	}
 	if sent, err = Produce(ctx, ProduceConfig{Config: cfg, Size: 100, Rate: 1000, Records: 1 << 40, Duration: 50 * time.Millisecond}); err != nil || sent.Records > 100 {
 		t.Errorf("the time ends what the records do not: %+v %v", sent, err)

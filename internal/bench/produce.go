@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
@@ -27,12 +28,20 @@ type ProduceConfig struct {
 	Rate float64
 	// Random makes values that do not compress.
 	Random bool
+	// Touch produces a record to every partition first, which is neither timed
+	// nor counted: a broker makes files when a partition gets its first.
+	Touch bool
 }
 
 // Produce sends records as fast as the broker takes them, or at a pace, and
 // waits for all acknowledgements. Records of a topic with several partitions
 // are spread over them.
 func Produce(ctx context.Context, cfg ProduceConfig) (Result, error) {
+	if cfg.Touch {
+		if err := cfg.touch(ctx); err != nil {
+			return Result{}, err
+		}
+	}
 	p := producing{ProduceConfig: cfg, all: measure.NewHistogram()}
 	p.left.Store(cfg.Records)
 	if cfg.Duration > 0 {
@@ -52,6 +61,25 @@ func Produce(ctx context.Context, cfg ProduceConfig) (Result, error) {
 	r := run.Result(n, n*int64(cfg.Size))
 	r.Acks = p.all.Latency()
 	return r, nil
+}
+
+// touch produces a record to every partition.
+func (cfg *ProduceConfig) touch(ctx context.Context) error {
+	cl, err := cfg.client(kgo.DefaultProduceTopic(cfg.Topic), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	topics, err := kadm.NewClient(cl).ListTopics(ctx, cfg.Topic)
+	if err != nil {
+		return err
+	}
+	value := measure.Payload(cfg.Size, cfg.Random, 0)
+	var records []*kgo.Record
+	for p := range topics[cfg.Topic].Partitions {
+		records = append(records, &kgo.Record{Partition: p, Value: value})
+	}
+	return cl.ProduceSync(ctx, records...).FirstErr()
 }
 
 // producing is such a measurement under way.
