@@ -124,7 +124,8 @@ func TestMirrorGrows(t *testing.T) {
 			t.Errorf("%v, %v", info, err)
 		}
 		if _, err := os.Stat(filepath.Join(m.dir, workDir)); !os.IsNotExist(err) {
-			t.Errorf("the work directory is left: %v", err)
+			left, _ := os.ReadDir(filepath.Join(m.dir, workDir))
+			t.Errorf("the work directory is left: %v, %v", err, left)
 		}
 		m.send(0, u.records(5)...) // all of it repeated
 		if m.run(); len(m.failed) > 0 {
