@@ -33,9 +33,15 @@ type form struct {
 }
 
 // cell is one of the matrix of record sizes and partitions.
-type cell struct{ size, partitions int }
+type cell struct {
+	size, partitions int
+	waiting          int // producers that each wait for the acknowledgement of every record; 0: one that does not
+}
 
 func (c cell) String() string {
+	if c.waiting > 0 {
+		return fmt.Sprintf("%s, %d producers that wait for each ack", sizeName(int64(c.size)), c.waiting)
+	}
 	plural := ""
 	if c.partitions != 1 {
 		plural = "s"
@@ -81,7 +87,7 @@ func (s fileSet) String() string {
 func shortForm() form {
 	return form{
 		name: "short", reps: 3, fewReps: 2, limit: 40 * time.Minute, disk: 24e9,
-		cells:   []cell{{1 << 10, 1}, {1 << 20, 1}, {100, 1}, {1 << 10, 16}},
+		cells:   []cell{{1 << 10, 1, 0}, {1 << 20, 1, 0}, {100, 1, 0}, {1 << 10, 16, 0}, {1 << 10, 1, 64}},
 		produce: 1500 * time.Millisecond, cellBytes: 1 << 30, warmUp: 2 * time.Second, idle: 2 * time.Second,
 		latency: 5 * time.Second, consumers: []int{1, 10, 100}, backlog: 128 << 20, tools: 300_000,
 		sets: []fileSet{
@@ -98,9 +104,10 @@ func longForm() form {
 	f.cells = nil
 	for _, partitions := range []int{1, 16, 1000} {
 		for _, size := range []int{1 << 10, 100, 10 << 10, 1 << 20} {
-			f.cells = append(f.cells, cell{size, partitions})
+			f.cells = append(f.cells, cell{size, partitions, 0})
 		}
 	}
+	f.cells = append(f.cells, cell{1 << 10, 1, 64})
 	f.produce, f.cellBytes, f.warmUp, f.idle, f.latency = 4*time.Second, 2<<30, 5*time.Second, 10*time.Second, 30*time.Second
 	f.backlog, f.tools = 512<<20, 2_000_000
 	f.sets = append(f.sets,
@@ -114,7 +121,7 @@ func longForm() form {
 func tinyForm() form {
 	return form{
 		name: "tiny", reps: 1, fewReps: 1, limit: 10 * time.Minute, disk: 2e9,
-		cells:   []cell{{1 << 10, 1}, {1 << 20, 2}},
+		cells:   []cell{{1 << 10, 1, 0}, {1 << 20, 2, 0}, {1 << 10, 1, 2}},
 		produce: 100 * time.Millisecond, cellBytes: 8 << 20, warmUp: 100 * time.Millisecond, idle: 10 * time.Millisecond,
 		latency: 200 * time.Millisecond, consumers: []int{1, 3}, backlog: 4 << 20, tools: 1000,
 		sets:       []fileSet{{files: 1, size: 1 << 20}, {files: 20, size: 1 << 10, text: true}, {files: 3, size: 1 << 10, streams: 2}},

@@ -136,6 +136,9 @@ func (r *runner) noPartitions() {
 // cell produces to a new topic, and consumes that.
 func (s *session) cell(ctx context.Context, topic string, c cell) error {
 	l := system.Load{Topic: topic, Partitions: c.partitions, Size: c.size, Duration: s.form.produce, Records: max(1, s.form.cellBytes/int64(c.size)), Touch: true}
+	if c.waiting > 0 {
+		l.Clients, l.Ahead = c.waiting, 1
+	}
 	before, err := system.DiskUse(s.Data)
 	if err != nil {
 		return err
@@ -153,6 +156,9 @@ func (s *session) cell(ctx context.Context, topic string, c cell) error {
 	}
 	produced.values[report.DiskPerByte] = float64(after.Allocated-before.Allocated) / float64(produced.Bytes)
 	s.add(report.Produce, c.String(), s.Name, s.rep, produced.values)
+	if c.waiting > 0 { // as any other to consume, and little
+		return nil
+	}
 	consumed, err := s.throughputOf(ctx, report.Consume, c.String(), "consume", system.Load{Topic: topic, Size: c.size})
 	if err != nil {
 		return err
@@ -326,7 +332,7 @@ func (r *runner) scale(ctx context.Context) error {
 		r.res.Skip(report.Skip{System: b.Name, Work: report.Partitions, Reason: "a JetStream stream has no partitions"})
 	}
 	for _, n := range r.form.partitions {
-		c := cell{1 << 10, n}
+		c := cell{1 << 10, n, 0}
 		err := r.sessions(ctx, report.Partitions, 1, kafka, func(s *session, ctx context.Context) error {
 			if err := s.warm(ctx); err != nil {
 				return err

@@ -39,6 +39,7 @@ type options struct {
 	warmUp      time.Duration
 	timeout     time.Duration
 	clients     int
+	most        int // messages of each client under way; 0: see ahead
 	dir         string
 }
 
@@ -59,6 +60,7 @@ func run(ctx context.Context, args []string) error {
 	flags.DurationVar(&o.duration, "duration", 0, "produce, latency: for this `TIME`")
 	flags.DurationVar(&o.warmUp, "warm-up", time.Second, "latency: and for this `TIME` before counting")
 	flags.DurationVar(&o.timeout, "timeout", 10*time.Minute, "give up after this `TIME`")
+	flags.IntVar(&o.most, "ahead", 0, "messages that each client may have under way (default: by their size)")
 	flags.IntVar(&o.clients, "clients", 1, "clients side by side; with latency: consumers; with put and get: objects at a time")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
@@ -96,4 +98,9 @@ func (o *options) open(ctx context.Context, js jetstream.JetStream) (jetstream.S
 
 // ahead is how many messages a client has under way, so that there is always work and memory is bounded: 32 MiB, and
 // together less than the 10,000 that a stream buffers as it is installed, beyond which it refuses more.
-func (o *options) ahead() int { return max(8, min(8192, 32<<20/o.size)/max(1, o.clients)) }
+func (o *options) ahead() int {
+	if o.most > 0 {
+		return o.most
+	}
+	return max(8, min(8192, 32<<20/o.size)/max(1, o.clients))
+}

@@ -6,6 +6,7 @@ import "fmt"
 const (
 	CaseStart     = "start"
 	Case1KiB      = "1 KiB, 1 partition"
+	CaseWaiting   = "1 KiB, 64 producers that wait for each ack"
 	Case1MiB      = "1 MiB, 1 partition"
 	CasePaced     = "1,000/s"
 	CaseOneFile   = "1 x 1 GiB"
@@ -32,6 +33,8 @@ func targets() []target {
 	atLeast(produce+", acks from the page cache", rate(Produce, Case1KiB, "mft-cached"), rate(Produce, Case1KiB, "nats"), 5)
 	atLeast(produce+", fsync before every ack", rate(Produce, Case1KiB, "mft"), rate(Produce, Case1KiB, "kafka-fsync"), 30)
 	atLeast(produce+", fsync before every ack", rate(Produce, Case1KiB, "mft"), rate(Produce, Case1KiB, "nats-always"), 30)
+	atLeast(produce+", fsync before every ack, 64 producers that wait for each", rate(Produce, CaseWaiting, "mft"), rate(Produce, CaseWaiting, "kafka-fsync"), 30)
+	atLeast(produce+", fsync before every ack, 64 producers that wait for each", rate(Produce, CaseWaiting, "mft"), rate(Produce, CaseWaiting, "nats-always"), 30)
 	atLeast(produce+", our fsync against their page cache", rate(Produce, Case1KiB, "mft"), rate(Produce, Case1KiB, "kafka"), 1)
 
 	atLeast("consume, 1 KiB", rate(Consume, Case1KiB, "mft"), rate(Consume, Case1KiB, "kafka"), 1.5)

@@ -19,6 +19,7 @@ type Load struct {
 	WarmUp     time.Duration // of Latency
 	Rate       float64       // records a second; 0: as many as possible
 	Clients    int           // side by side
+	Ahead      int           // records that each may have under way; 0: as many as it likes
 	// Touch has every partition get a record before it is measured. JetStream has no partitions.
 	Touch bool
 }
@@ -47,6 +48,9 @@ func (t *Tools) Client(b Broker, addr, what string, l Load) Command {
 	switch what {
 	case "produce":
 		args = append(args, "--size", strconv.Itoa(l.Size), "--clients", strconv.Itoa(l.Clients), "--acks", "all")
+		if l.Ahead > 0 {
+			args = append(args, "--ahead", strconv.Itoa(l.Ahead))
+		}
 		if l.Touch {
 			args = append(args, "--touch")
 		}
@@ -73,6 +77,6 @@ func (t *Tools) natsClient(addr, what string, l Load) Command {
 	return Command{Path: filepath.Join(t.NATS, "nats-bench"), Args: []string{
 		what, "-s", "nats://" + addr, "-stream", l.Topic,
 		"-size", strconv.Itoa(max(1, l.Size)), "-records", strconv.FormatInt(l.Records, 10), "-rate", fmt.Sprint(l.Rate),
-		"-duration", l.Duration.String(), "-warm-up", l.WarmUp.String(), "-clients", strconv.Itoa(l.Clients),
+		"-duration", l.Duration.String(), "-warm-up", l.WarmUp.String(), "-clients", strconv.Itoa(l.Clients), "-ahead", strconv.Itoa(l.Ahead),
 	}}
 }

@@ -19,6 +19,7 @@ func newProduce(o *options) *cobra.Command {
 		acks, compress string
 		linger         time.Duration
 		text, touch    bool
+		ahead          int
 	)
 	cmd := &cobra.Command{
 		Use:   "produce -t TOPIC",
@@ -29,7 +30,7 @@ func newProduce(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if records < 0 || rate < 0 || records == 0 && duration <= 0 {
+			if records < 0 || rate < 0 || ahead < 0 || records == 0 && duration <= 0 {
 				return command.Usagef("produce what? give --records N or --duration TIME")
 			}
 			if records > 0 && !cmd.Flags().Changed("duration") {
@@ -40,7 +41,7 @@ func newProduce(o *options) *cobra.Command {
 				return err
 			}
 			return o.with(cmd, opts, func(ctx context.Context, cfg bench.Config) (any, error) {
-				return bench.Produce(ctx, bench.ProduceConfig{Config: cfg, Size: size, Records: records, Duration: duration, Rate: rate, Random: !text, Touch: touch})
+				return bench.Produce(ctx, bench.ProduceConfig{Config: cfg, Size: size, Records: records, Duration: duration, Rate: rate, Random: !text, Touch: touch, Ahead: ahead})
 			})
 		},
 	}
@@ -50,6 +51,7 @@ func newProduce(o *options) *cobra.Command {
 	flags.Int64Var(&records, "records", 0, "produce `N` records in all (default: as many as --duration allows; with both, what comes first)")
 	flags.DurationVar(&duration, "duration", 10*time.Second, "without --records: produce for this `TIME`")
 	flags.Float64Var(&rate, "rate", 0, "records `A SECOND`; acknowledgements are then timed from when a record was to be sent (default: as fast as they are taken)")
+	flags.IntVar(&ahead, "ahead", 0, "at most `N` records of each client under way: 1 waits for every acknowledgement (default: as many as fit its memory)")
 	flags.StringVar(&acks, "acks", "all", "wait for acknowledgements: all, 1 or 0")
 	flags.StringVar(&compress, "compress", "none", "compress batches: none, gzip, snappy, lz4, zstd")
 	flags.DurationVar(&linger, "linger", 0, "wait this `TIME` for a batch to fill")

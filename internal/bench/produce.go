@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -26,6 +27,9 @@ type ProduceConfig struct {
 	// 0: as many as the broker takes. Acknowledgements are then timed from when
 	// a record was to be sent.
 	Rate float64
+	// Ahead is how many records each client may have under way; 0: as many as
+	// fit its buffers.
+	Ahead int
 	// Random makes values that do not compress.
 	Random bool
 	// Touch produces a record to every partition first, which is neither timed
@@ -93,7 +97,7 @@ type producing struct {
 
 // client is one client's work.
 func (p *producing) client(ctx context.Context, seed uint64) error {
-	cl, err := p.Config.client(kgo.DefaultProduceTopic(p.Topic), kgo.MaxBufferedRecords(1<<20), kgo.MaxBufferedBytes(64<<20))
+	cl, err := p.Config.client(kgo.DefaultProduceTopic(p.Topic), kgo.MaxBufferedRecords(cmp.Or(p.Ahead, 1<<20)), kgo.MaxBufferedBytes(64<<20))
 	if err != nil {
 		return err
 	}
