@@ -44,6 +44,7 @@ type Broker struct {
 	}
 
 	inFlight  *inFlight
+	frames    frameBuffers
 	connCount atomic.Int64
 	conns     sync.WaitGroup
 }

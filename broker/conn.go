@@ -41,13 +41,9 @@ const (
 	// but takes it, is not idle.
 	writePiece = 4 << 20
 
-	// maxPooledFrame is the largest frame buffer that is kept for reuse.
-	maxPooledFrame = 4 << 20
+	// maxAnswerBuffer is the largest buffer for answers that a connection keeps.
+	maxAnswerBuffer = 4 << 20
 )
-
-// framePool holds buffers for Produce frames. They go back as soon as the
-// batches are appended, long before the acknowledgement leaves.
-var framePool = sync.Pool{New: func() any { return new([]byte) }}
 
 // conn is one client connection. A reader goroutine reads requests and begins
 // them in order; a writer goroutine finishes them in the same order: waits
@@ -258,7 +254,7 @@ func (c *conn) readRequest(br *bufio.Reader, length int, produce bool) error {
 	var buf *[]byte
 	var into []byte
 	if produce {
-		buf = framePool.Get().(*[]byte)
+		buf = c.b.frames.get(length)
 		into = *buf
 	}
 	c.reading = true
@@ -282,9 +278,9 @@ func (c *conn) readRequest(br *bufio.Reader, length int, produce bool) error {
 	} else {
 		next.reply = c.begin(h, req, next.held)
 	}
-	if produce && cap(frame) <= maxPooledFrame {
+	if produce {
 		*buf = frame[:0]
-		framePool.Put(buf)
+		c.b.frames.put(buf)
 	}
 	c.held.release()
 	c.pending <- next
@@ -331,7 +327,7 @@ func (c *conn) write() {
 			broken = true
 			c.cancel()
 		}
-		if cap(buf) > maxPooledFrame {
+		if cap(buf) > maxAnswerBuffer {
 			buf = nil
 		}
 	}

@@ -69,10 +69,20 @@ func ReadFrame(r io.Reader, buf []byte, max int) ([]byte, error) {
 		if have == total {
 			return buf[:total], nil
 		}
-		grown := make([]byte, have, min(total, grownSize(have)))
+		grown := make([]byte, have, min(wholeSize(total), grownSize(have)))
 		copy(grown, buf[:have])
 		buf = grown
 	}
+}
+
+// wholeSize is the capacity of a buffer for a body of total bytes: a large one
+// gets a round number, so that it fits the next one of about that length, too.
+func wholeSize(total int) int {
+	const step = 1 << 20
+	if total <= step {
+		return total
+	}
+	return (total + step - 1) / step * step
 }
 
 // grownSize is the next size of a frame buffer that holds have bytes.
