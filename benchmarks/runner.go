@@ -123,6 +123,9 @@ func (r *runner) turns(ctx context.Context, w report.Work, reps int, names []str
 				r.res.Skip(report.Skip{System: name, Work: w, Reason: fmt.Sprintf("from repetition %d on: the time of %v is over", rep, r.form.limit)})
 				continue
 			}
+			if err := machine.Touch(r.form.touch); err != nil {
+				return err
+			}
 			if err := do(i, rep); err != nil {
 				return err
 			}

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package machine
+
+// Touch is for Linux only.
+func Touch(int64) error { return nil }
