@@ -36,6 +36,7 @@ type placer struct {
 	conflict Conflict
 	hooks    *hooks
 	receipts *receipts
+	bulk     *bulkSync
 
 	slots chan struct{}  // bounds what is queued, so that the channels below never block
 	mu    sync.Mutex     // keeps both channels in the same order
@@ -72,6 +73,7 @@ func newPlacer(stopping context.Context, cfg *FilesConfig, target *target, repor
 		work:   make(chan *placeJob, placeQueue),
 		order:  make(chan *placeJob, placeQueue),
 		failed: make(chan struct{}),
+		bulk:   newBulkSync(target.work.fd),
 	}
 	p.hooks = newHooks(p, cfg)
 	for range placeWorkers {
@@ -119,6 +121,7 @@ func (p *placer) submit(t *transfer) error {
 
 func (p *placer) worker() {
 	for job := range p.work {
+		job.unsynced = !job.dir && job.link == "" && p.bulk.wanted(job.size, len(p.slots))
 		job.err = p.persist(job.part.dropped, job.prepare)
 		close(job.ready)
 	}
@@ -200,6 +203,7 @@ func (p *placer) finisher() {
 // finish gives a group of prepared transfers their names, makes that durable
 // and has their receipts written.
 func (p *placer) finish(group []*placeJob) {
+	p.makeDurable(group)
 	for len(group) > 0 {
 		n := p.decide(group)
 		p.place(group[:n])

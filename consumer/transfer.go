@@ -40,15 +40,16 @@ type transfer struct {
 	attrs     attributes
 	algorithm string // of the digest
 
-	have   extents
-	sparse bool      // it has holes
-	digest hash.Hash // over [0, hashed); nil once a chunk came out of order
-	hashed int64
-	held   []byte   // the content, of a small file; file is nil then
-	file   *os.File // open temporary file; nil when held, empty, or closed for a while
-	temp   string   // name of the temporary file in the work directory; "" when there is none
-	end    *protocol.End
-	sum    string // the digest of what is in the temporary file, once that is checked
+	have     extents
+	sparse   bool      // it has holes
+	digest   hash.Hash // over [0, hashed); nil once a chunk came out of order
+	hashed   int64
+	held     []byte   // the content, of a small file; file is nil then
+	file     *os.File // open temporary file; nil when held, empty, or closed for a while
+	temp     string   // name of the temporary file in the work directory; "" when there is none
+	unsynced bool     // prepare leaves it to the placer to make the file durable
+	end      *protocol.End
+	sum      string // the digest of what is in the temporary file, once that is checked
 
 	locked bool             // it is encrypted, and its key is not here
 	opener *protocol.Opener // nil: it is not encrypted
@@ -328,8 +329,10 @@ func (t *transfer) prepare() error {
 	if err := t.setAttributes(); err != nil {
 		return err
 	}
-	if err := t.file.Sync(); err != nil {
-		return &syncError{fmt.Errorf("making %q durable: %w", t.name, err)}
+	if !t.unsynced {
+		if err := t.file.Sync(); err != nil {
+			return &syncError{fmt.Errorf("making %q durable: %w", t.name, err)}
+		}
 	}
 	if err := t.park(); err != nil {
 		return &syncError{fmt.Errorf("closing %q: %w", t.name, err)}
