@@ -1,7 +1,6 @@
 package consumer
 
 import (
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -72,5 +71,3 @@ func atLeast(release string, major, minor int) bool {
 	}
 	return a > major || a == major && b >= minor
 }
-
-var errNoBulkSync = errors.New("syncfs is not on this system")
