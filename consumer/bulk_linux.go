@@ -13,7 +13,7 @@ func canBulkSync(fd int) bool {
 	if unix.Uname(&name) != nil || unix.Fstatfs(fd, &fs) != nil {
 		return false
 	}
-	return bulkFileSystems[int64(fs.Type)] && atLeast(unix.ByteSliceToString(name.Release[:]), 5, 8)
+	return bulkFileSystems[fs.Type] && atLeast(unix.ByteSliceToString(name.Release[:]), 5, 8)
 }
 
 func syncfs(fd int) error { return unix.Syncfs(fd) }
