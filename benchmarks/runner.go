@@ -288,7 +288,15 @@ func (r *runner) retire(dir string) error {
 			}
 		}
 	}
-	return system.Sync(r.dir)
+	if err := system.Sync(r.dir); err != nil {
+		return err
+	}
+	for _, old := range r.space.retired {
+		if old.dir == dir { // it was not removed
+			return machine.Forget(dir)
+		}
+	}
+	return nil
 }
 
 // remove deletes what is not needed any more and has at most so many files.

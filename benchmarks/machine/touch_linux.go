@@ -1,8 +1,11 @@
 package machine
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -42,4 +45,25 @@ func Touch(bytes int64) (err error) {
 	}
 	touching.Wait()
 	return unix.Munmap(b)
+}
+
+// smallFile is a size below which a file's cache is not worth an open.
+const smallFile = 1 << 20
+
+// Forget takes the files below dir, which must be on disk already, out of the page cache, so that the next system gets that memory
+// instead of some that was never used.
+func Forget(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		if info, err := d.Info(); err != nil || info.Size() < smallFile {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		return errors.Join(unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED), f.Close())
+	})
 }
