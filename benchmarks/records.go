@@ -143,6 +143,9 @@ func (s *session) cell(ctx context.Context, topic string, c cell) error {
 	if err != nil {
 		return err
 	}
+	if err := s.memory.Give(s.form.cellBytes * 3 / 2); err != nil { // what is written, and the clients' own
+		return err
+	}
 	produced, err := s.throughputOf(ctx, report.Produce, c.String(), "produce", l)
 	if err != nil {
 		return err

@@ -48,6 +48,7 @@ type runner struct {
 	deadline time.Time
 	res      *report.Results
 	space    space
+	memory   machine.Memory
 }
 
 func newRunner(o options, tools *system.Tools, dir, network string) (*runner, error) {
@@ -91,6 +92,9 @@ func (r *runner) limits(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := errors.Join(r.memory.Fill(r.form.memory), r.memory.Give(3*r.form.limits)); err != nil {
+		return err
+	}
 	load, _ := machine.Load()
 	found, err := machine.Limits(ctx, dir, r.form.limits)
 	if err != nil {
@@ -123,7 +127,7 @@ func (r *runner) turns(ctx context.Context, w report.Work, reps int, names []str
 				r.res.Skip(report.Skip{System: name, Work: w, Reason: fmt.Sprintf("from repetition %d on: the time of %v is over", rep, r.form.limit)})
 				continue
 			}
-			if err := machine.Touch(r.form.touch); err != nil {
+			if err := r.memory.Fill(r.form.memory); err != nil {
 				return err
 			}
 			if err := do(i, rep); err != nil {
@@ -133,6 +137,9 @@ func (r *runner) turns(ctx context.Context, w report.Work, reps int, names []str
 	}
 	return nil
 }
+
+// warmUpMemory is what a broker's start and warm-up take, with what they write, at most.
+const warmUpMemory = 4 << 30
 
 // session is one turn of a broker: started for it, and stopped after it.
 type session struct {
@@ -165,6 +172,9 @@ func (r *runner) sessions(ctx context.Context, w report.Work, reps int, brokers 
 }
 
 func (r *runner) session(ctx context.Context, b system.Broker, dir string, rep int, do func(*session, context.Context) error) (err error) {
+	if err := r.memory.Give(warmUpMemory); err != nil {
+		return err
+	}
 	server, err := r.tools.Start(ctx, b, dir)
 	if err != nil {
 		return err

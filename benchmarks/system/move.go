@@ -108,11 +108,18 @@ func (t *Tools) byBroker(ctx context.Context, b Broker, m Move) (moved Moved, er
 		<-receiver.Done()
 		_ = out.CloseWithError(io.ErrUnexpectedEOF) // never fails; whoever waits for files is told
 	}()
-	arrivals := json.NewDecoder(bufio.NewReaderSize(events, 1<<20))
+	arrivals := bufio.NewReaderSize(events, 1<<20)
 	arrive := func(n int) error {
 		for n > 0 {
+			line, err := arrivals.ReadSlice('\n')
+			if err == nil && bytes.HasPrefix(line, []byte(`{"event":"begin"`)) { // half of them, and nothing to be told from
+				continue
+			}
 			var e struct{ Event, Type, Name, Message string }
-			if err := arrivals.Decode(&e); err != nil {
+			if err == nil {
+				err = json.Unmarshal(line, &e)
+			}
+			if err != nil {
 				return fmt.Errorf("%d files are missing: %w%s", n, err, receiver.log.quote())
 			}
 			switch {
