@@ -76,6 +76,62 @@ func decompressError(c Codec, err error) error {
 	return invalid("%s: %v", c, err)
 }
 
+// skim is a fast way over the record at the start of buf, without its contents, for those that are whole there and have no
+// headers. n is how many bytes it has; 0 for every other one, which is left to cursor, as is saying what is wrong.
+func skim(buf []byte) (n int, timestampDelta int64, offsetDelta int32, noKey bool) {
+	length, at := shortVarint(buf, 0)
+	end := at + length
+	if at == 0 || length < 0 || end > len(buf) {
+		return 0, 0, 0, false
+	}
+	buf = buf[:end]
+	timestamp, at := shortVarint(buf, at+1) // behind the attributes, of which none are defined
+	if at == 0 {
+		return 0, 0, 0, false
+	}
+	offset, at := shortVarint(buf, at)
+	if at == 0 {
+		return 0, 0, 0, false
+	}
+	for i := range 2 { // key and value
+		size, behind := shortVarint(buf, at)
+		switch {
+		case behind == 0 || size < -1 || size > end-behind:
+			return 0, 0, 0, false
+		case size < 0:
+			noKey = noKey || i == 0
+			size = 0
+		}
+		at = behind + size
+	}
+	if at != end-1 || buf[at] != 0 { // the number of headers
+		return 0, 0, 0, false
+	}
+	return end, int64(timestamp), int32(offset), noKey
+}
+
+// shortVarint reads a zigzag varint of at most three bytes. behind is where the next field begins; 0 when it is longer, or cut short.
+func shortVarint(buf []byte, at int) (v, behind int) {
+	if uint(at) >= uint(len(buf)) {
+		return 0, 0
+	}
+	u := int(buf[at])
+	if u < 0x80 {
+		return u>>1 ^ -(u & 1), at + 1
+	}
+	if at+2 >= len(buf) {
+		return 0, 0
+	}
+	if next := int(buf[at+1]); next < 0x80 {
+		u = u&0x7f | next<<7
+		return u>>1 ^ -(u & 1), at + 2
+	} else if last := int(buf[at+2]); last < 0x80 {
+		u = u&0x7f | (next&0x7f)<<7 | last<<14
+		return u>>1 ^ -(u & 1), at + 3
+	}
+	return 0, 0
+}
+
 // cursor reads records, one field at a time. Its errors stick: after the first,
 // reads return zeros, and err says what went wrong.
 //

@@ -119,7 +119,10 @@ func (v *Validator) checkRecords(b Batch, keyed bool) (latest int64, err error) 
 	base, count := b.BaseTimestamp(), b.NumRecords()
 	var r Record
 	for i := range count {
-		if !c.record(&r, false) {
+		if n, timestamp, offset, noKey := skim(c.buf[c.at:]); n > 0 {
+			c.at += n
+			c.noKey, r.TimestampDelta, r.OffsetDelta = noKey, timestamp, offset
+		} else if !c.record(&r, false) {
 			return 0, invalid("record %d of %d: %v", i, count, c.err)
 		}
 		if keyed && c.noKey {

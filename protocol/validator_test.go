@@ -531,6 +531,53 @@ func FuzzBatch(f *testing.F) {
 	})
 }
 
+// FuzzSkim holds the fast way over a record to the one that reads everything.
+func FuzzSkim(f *testing.F) {
+	b := encode(f, BatchOptions{BaseTimestamp: 1}, []Record{
+		{}, {Value: []byte("v")}, {Key: []byte{}, TimestampDelta: -1}, {Key: pattern(70), Value: pattern(20_000), TimestampDelta: 100_000},
+		{Headers: []Header{{Key: "k"}}}, {Value: pattern(2 << 20)},
+	})
+	for at := BatchHeaderLen; at < len(b); {
+		c := cursor{buf: b[at:]}
+		if !c.record(new(Record), false) {
+			f.Fatal(c.err)
+		}
+		f.Add([]byte(b[at : at+c.at]))
+		at += c.at
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		n, timestamp, offset, noKey := skim(data)
+		if n == 0 {
+			return
+		}
+		c, r := cursor{buf: data}, Record{}
+		if !c.record(&r, false) || c.at != n || r.TimestampDelta != timestamp || r.OffsetDelta != offset || c.noKey != noKey {
+			t.Fatalf("skim: %d bytes, timestamp %d, offset %d, no key %v; in full: %d bytes, %d, %d, %v, %v",
+				n, timestamp, offset, noKey, c.at, r.TimestampDelta, r.OffsetDelta, c.noKey, c.err)
+		}
+	})
+}
+
+// TestSkim: it is there for nearly all records.
+func TestSkim(t *testing.T) {
+	b := encode(t, BatchOptions{}, someRecords(300, 1000))
+	skimmed := 0
+	for at := BatchHeaderLen; at < len(b); {
+		c := cursor{buf: b[at:]}
+		if !c.record(new(Record), false) {
+			t.Fatal(c.err)
+		}
+		if n, _, _, _ := skim(b[at:]); n > 0 {
+			skimmed++
+		}
+		at += c.at
+	}
+	t.Logf("%d of %d", skimmed, b.NumRecords())
+	if skimmed == 0 {
+		t.Error("no record was skimmed")
+	}
+}
+
 func BenchmarkValidate(b *testing.B) {
 	for _, c := range codecs {
 		b.Run(c.String(), func(b *testing.B) {
