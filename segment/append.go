@@ -126,10 +126,12 @@ func (l *Log) write(batches []byte) error {
 		if err := f.Truncate(at); err != nil {
 			return failed(err)
 		}
-		l.cut = false
+		l.cut, l.reserved = false, 0
 	}
+	l.reserve(f, at, int64(len(batches)))
 	if _, err := f.WriteAt(batches, at); err != nil {
 		// What the failed write left behind must not be taken for records after a crash.
+		l.reserved = 0
 		if terr := f.Truncate(at); terr != nil {
 			l.cut = true
 			err = errors.Join(err, terr)
@@ -180,9 +182,12 @@ func (l *Log) roll() error {
 	l.mu.Lock()
 	old := l.active()
 	old.indexes.addTime() // Kafka ends a time index with the segment's greatest timestamp
-	base := l.end.offset
+	base, size := l.end.offset, old.size
 	l.mu.Unlock()
 	l.storeIndexes(old)
+	if err := l.unreserve(old.h.file, size); err != nil {
+		return &StorageError{Op: "end a segment", Path: l.path(logName(old.base)), Err: err}
+	}
 
 	path := l.path(logName(base))
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)

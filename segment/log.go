@@ -121,6 +121,7 @@ type Log struct {
 
 	appending sync.Mutex // see the package comment
 	cut       bool       // a rollback failed: the active file is to be cut to its size before the next write; guarded by appending
+	reserved  int64      // up to where there is room in the active file without its being so long; guarded by appending
 	// committing is held across an fdatasync of this log. Only the committer, rolls and checkpoints take it: it keeps them from doing
 	// the same work twice.
 	committing sync.Mutex
@@ -318,8 +319,9 @@ func (l *Log) close() error {
 	segments := l.segments
 	h := l.active().h
 	l.active().h = nil
+	size := l.active().size
 	l.mu.Unlock()
-	err := h.release()
+	err := errors.Join(l.unreserve(h.file, size), h.release())
 	for _, seg := range segments {
 		err = errors.Join(err, l.store.files.drop(seg), l.unpin(seg))
 	}

@@ -61,6 +61,8 @@ type Store struct {
 	lock  *flock.Flock
 	epoch int32
 
+	reserves bool // see Log.reserve
+
 	files     *fileCache
 	committer *committer
 	remover   *remover
@@ -125,7 +127,7 @@ func Open(dir string, o Options) (s *Store, err error) {
 		return nil, err
 	}
 	s = &Store{
-		dir: dir, o: o, log: o.Logger, lock: lock,
+		dir: dir, o: o, log: o.Logger, lock: lock, reserves: canReserve(dir),
 		files:       newFileCache(openFiles),
 		proposals:   make(chan *proposal, 128),
 		checkpoints: make(chan chan error, 1),
