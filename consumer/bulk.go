@@ -45,6 +45,9 @@ func (b *bulkSync) sync(files int) error {
 
 // makeDurable makes the files of a group durable that a worker has left so.
 func (p *placer) makeDurable(group []*placeJob) {
+	if p.noSync {
+		return
+	}
 	files := 0
 	for _, job := range group {
 		if job.err == nil && job.unsynced {

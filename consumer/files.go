@@ -61,12 +61,17 @@ type FilesConfig struct {
 	// what it has placed only as far as this receiver does.
 	NoReceipts bool
 
+	// NoSync leaves it to the system when files reach the disk. That is faster,
+	// and after a power cut, or a crash of the system, files that count as placed may
+	// be missing, empty or damaged. A receiver that dies alone loses nothing.
+	NoSync bool
+
 	Events Events
 }
 
 // ReceiveFiles receives the files of a topic into a directory until ctx ends
 // or, with Once, the topic's end is reached. What it counts as placed is
-// durable under its name; the group's offset is committed after that, never
+// durable under its name (but see NoSync); the group's offset is committed after that, never
 // before.
 //
 // One receiver works in a directory at a time; a second one gets a *BusyError.
@@ -100,6 +105,7 @@ func ReceiveFiles(ctx context.Context, cfg FilesConfig) (Summary, error) {
 	if cfg.AbandonAfter == 0 {
 		cfg.AbandonAfter = DefaultAbandonAfter
 	}
+	target.noSync, target.work.intents.noSync = cfg.NoSync, cfg.NoSync
 	report := &reporter{events: cfg.Events}
 	target.keep = metadataSetter{Metadata: cfg.Metadata, note: report.noted}
 	receipts, err := newReceipts(&cfg, target, cfg.Watch)

@@ -49,6 +49,8 @@ type intents struct {
 	root *os.Root // of the work directory
 	path string   // of the file, for messages
 
+	noSync bool // see FilesConfig.NoSync
+
 	mu        sync.Mutex
 	file      *os.File // nil until there is something to write
 	size      int64
@@ -144,8 +146,8 @@ func (i *intents) rewrite(list []*intent) error {
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", i.path, err)
 	}
-	if err := i.file.Sync(); err != nil {
-		return &syncError{fmt.Errorf("making %s durable: %w", i.path, err)}
+	if err := i.sync(); err != nil {
+		return err
 	}
 	if !removeOpenFiles { // nor renamed
 		err := i.file.Close()
@@ -162,8 +164,27 @@ func (i *intents) rewrite(list []*intent) error {
 		return fmt.Errorf("writing %s: %w", i.path, err)
 	}
 	i.size = int64(len(text))
-	if err := syncDir(i.root, "."); err != nil {
+	return i.syncNames()
+}
+
+// sync makes what is in the file durable.
+func (i *intents) sync() error {
+	if i.noSync {
+		return nil
+	}
+	if err := i.file.Sync(); err != nil {
 		return &syncError{fmt.Errorf("making %s durable: %w", i.path, err)}
+	}
+	return nil
+}
+
+// syncNames makes the names in the work directory durable.
+func (i *intents) syncNames() error {
+	if i.noSync {
+		return nil
+	}
+	if err := syncDir(i.root, "."); err != nil {
+		return &syncError{fmt.Errorf("making the work directory beside %s durable: %w", i.path, err)}
 	}
 	return nil
 }
@@ -206,14 +227,14 @@ func (i *intents) append(list []*intent) error {
 	}
 	// The names of the temporary files first: an intent whose temporary file is
 	// gone tells that the file was placed.
-	if err := syncDir(i.root, "."); err != nil {
-		return &syncError{fmt.Errorf("making the work directory beside %s durable: %w", i.path, err)}
+	if err := i.syncNames(); err != nil {
+		return err
 	}
 	if _, err := i.file.WriteAt(text, i.size); err != nil {
 		return fmt.Errorf("writing %s: %w", i.path, err)
 	}
-	if err := i.file.Sync(); err != nil {
-		return &syncError{fmt.Errorf("making %s durable: %w", i.path, err)}
+	if err := i.sync(); err != nil {
+		return err
 	}
 	i.size += int64(len(text))
 	return nil

@@ -33,6 +33,7 @@ type placer struct {
 	target *target
 	report *reporter
 
+	noSync   bool // see FilesConfig.NoSync
 	conflict Conflict
 	hooks    *hooks
 	receipts *receipts
@@ -68,7 +69,7 @@ var errRepeated = errors.New("repeated")
 
 func newPlacer(stopping context.Context, cfg *FilesConfig, target *target, report *reporter, receipts *receipts) *placer {
 	p := &placer{
-		log: cfg.Logger, target: target, report: report, receipts: receipts, stopping: stopping, conflict: cfg.OnConflict,
+		log: cfg.Logger, target: target, report: report, receipts: receipts, stopping: stopping, noSync: cfg.NoSync, conflict: cfg.OnConflict,
 		slots:  make(chan struct{}, placeQueue),
 		work:   make(chan *placeJob, placeQueue),
 		order:  make(chan *placeJob, placeQueue),
@@ -121,7 +122,7 @@ func (p *placer) submit(t *transfer) error {
 
 func (p *placer) worker() {
 	for job := range p.work {
-		job.unsynced = !job.dir && job.link == "" && p.bulk.wanted(job.size, len(p.slots))
+		job.unsynced = p.noSync || !job.dir && job.link == "" && p.bulk.wanted(job.size, len(p.slots))
 		job.err = p.persist(job.part.dropped, job.prepare)
 		close(job.ready)
 	}

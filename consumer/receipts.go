@@ -303,6 +303,7 @@ func (r *receipts) make() error {
 func (r *receipts) intentOf(job *placeJob) (*intent, protocol.Receipt) {
 	t := job.transfer
 	receipt := r.of(t, protocol.StateDelivered, "")
+	receipt.Unsynced = r.cfg.NoSync
 	receipt.Path = filepath.Join(r.dir, filepath.FromSlash(cmp.Or(job.as, t.name)))
 	in := &intent{Transfer: t.id, Temp: t.temp, Topic: r.cfg.Topic, Group: r.cfg.Group, Partition: t.part.id, Begin: t.beginsAt}
 	_, in.Receipt, _ = receipt.Encode()

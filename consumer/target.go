@@ -32,7 +32,8 @@ type target struct {
 	opened  map[string]fs.FileMode // directories made writable since settle, and their mode before
 	digests map[string]known       // of files that were compared, by name
 
-	keep metadataSetter
+	keep   metadataSetter
+	noSync bool // see FilesConfig.NoSync
 
 	top         handle             // of dir
 	handles     map[string]*handle // of directories below, by name
@@ -293,7 +294,7 @@ func (t *target) settle() error {
 
 // openToSync opens a directory and returns what makes its entries durable.
 func (t *target) openToSync(dir string) (sync func() error, err error) {
-	if !canSyncDirs {
+	if !canSyncDirs || t.noSync {
 		return func() error { return nil }, nil
 	}
 	parent, base := t.root, dir

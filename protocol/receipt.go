@@ -20,7 +20,7 @@ const ReceiptVersion = 1
 type ReceiptState string
 
 const (
-	StateDelivered ReceiptState = "delivered" // the file is under its name, on stable storage
+	StateDelivered ReceiptState = "delivered" // the file is under its name, on stable storage unless Unsynced
 	StateFailed    ReceiptState = "failed"    // it is not: refused, damaged, or incomplete
 	StateSkipped   ReceiptState = "skipped"   // it is not, and that is no mistake: it was not wanted
 )
@@ -52,6 +52,7 @@ type Receipt struct {
 	DigestKind string // see NewDigest; "": no digest
 	Digest     string // that the receiver computed, lower-case hex
 	Reason     string // of what is not delivered, for people
+	Unsynced   bool   // of what is delivered: the receiver did not wait for the disk
 
 	Sealed []byte // nil: it is in clear, or was opened
 }
@@ -75,6 +76,7 @@ type receiptJSON struct {
 	DigestKind string       `json:"digest_kind,omitempty"`
 	Digest     string       `json:"digest,omitempty"`
 	Reason     string       `json:"reason,omitempty"`
+	Unsynced   bool         `json:"unsynced,omitempty"`
 	Sealed     []byte       `json:"sealed,omitempty"`
 }
 
@@ -82,7 +84,7 @@ func (r *Receipt) wire() receiptJSON {
 	w := receiptJSON{
 		Version: ReceiptVersion, Transfer: r.Transfer, State: r.State, Group: r.Group, Host: r.Host, Client: r.Client,
 		Time: r.Time.UTC().Format(time.RFC3339Nano), Type: r.Type, Name: LegibleName(r.Name), Path: LegibleName(r.Path),
-		DigestKind: r.DigestKind, Digest: r.Digest, Reason: r.Reason,
+		DigestKind: r.DigestKind, Digest: r.Digest, Reason: r.Reason, Unsynced: r.Unsynced,
 	}
 	if r.Size >= 0 {
 		w.Size = &r.Size
@@ -168,7 +170,7 @@ func parseReceipt(value []byte) (Receipt, error) {
 	r := Receipt{
 		Transfer: w.Transfer, State: w.State, Group: w.Group, Host: w.Host, Client: w.Client, Time: at.UTC(),
 		Type: w.Type, Name: rawName(w.Name), Path: rawName(w.Path), Size: SizeUnknown, DigestKind: w.DigestKind, Digest: w.Digest, Reason: w.Reason,
-		Sealed: w.Sealed,
+		Unsynced: w.Unsynced, Sealed: w.Sealed,
 	}
 	if w.Size != nil {
 		r.Size = *w.Size

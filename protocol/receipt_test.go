@@ -29,7 +29,9 @@ func TestReceiptRoundTrip(t *testing.T) {
 	failed := Receipt{Transfer: someTransfer, State: StateFailed, Time: someReceipt().Time, Size: SizeUnknown, Reason: "a <reason> & \"more\""}
 	empty := someReceipt()
 	empty.Size = 0
-	for _, want := range []Receipt{someReceipt(), failed, empty} {
+	unsynced := someReceipt()
+	unsynced.Unsynced = true
+	for _, want := range []Receipt{someReceipt(), failed, empty, unsynced} {
 		if got, err := parseEncoded(want); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, %v\nwant %+v", got, err, want)
 		}

@@ -36,6 +36,9 @@ func Movers() []Mover {
 	var all []Mover
 	for _, b := range Brokers {
 		settings := "mft-produce and mft-consume, with " + b.Settings()
+		if !b.Fsync {
+			settings += "; mft-consume --no-fsync"
+		}
 		move := func(t *Tools, ctx context.Context, m Move) (Moved, error) { return t.byBroker(ctx, b, m) }
 		if !b.Kafka() {
 			settings = "its object store, put and get 4 objects at a time, with " + b.Settings()
@@ -98,8 +101,11 @@ func (t *Tools) byBroker(ctx context.Context, b Broker, m Move) (moved Moved, er
 		return moved, err
 	}
 	events, out := io.Pipe()
-	receiver, err := Command{Path: t.Command("mft-consume"), Stdout: out,
-		Args: []string{"-b", server.Addr, "-t", "files", "--dir", m.To, "--json"}}.Start(ctx)
+	receive := []string{"-b", server.Addr, "-t", "files", "--dir", m.To, "--json"}
+	if !b.Fsync {
+		receive = append(receive, "--no-fsync")
+	}
+	receiver, err := Command{Path: t.Command("mft-consume"), Stdout: out, Args: receive}.Start(ctx)
 	if err != nil {
 		return moved, err
 	}

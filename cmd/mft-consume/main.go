@@ -33,6 +33,7 @@ type options struct {
 	dryRun     bool
 	abandon    time.Duration
 	noReceipts bool
+	noFsync    bool
 
 	decryptKeys        []string
 	decryptPassphrases []string
@@ -72,8 +73,8 @@ func newConsume() *cobra.Command {
 
 With --dir it receives the files that mft-produce sent, as they come, until it
 is stopped; with --once it stops at the end of the topic. A file appears under
-its name when all of it is there, checked and on stable storage; what is there
-under that name is replaced, unless --on-conflict says otherwise. Killed at any moment and started again it goes on
+its name when all of it is there, checked and on stable storage (unless there is
+--no-fsync); what is there under that name is replaced, unless --on-conflict says otherwise. Killed at any moment and started again it goes on
 where it was. Names that lead out of the directory are refused, and
 symbolic links that do unless there is --unsafe-links.
 With --decrypt-key it receives files that were encrypted, and refuses others
@@ -132,6 +133,7 @@ when a command of --exec failed.`,
 	flags.DurationVar(&o.abandon, "abandon-after", consumer.DefaultAbandonAfter, "give up a file when nothing of it has come for this `TIME`; 0: never")
 
 	flags.BoolVar(&o.noReceipts, "no-receipts", false, "write no receipts to TOPIC.receipts; the group then remembers less of what it has placed")
+	flags.BoolVar(&o.noFsync, "no-fsync", false, "do not wait for the disk: faster, and after a power cut what was received last may be missing or damaged")
 	flags.StringVar(&o.onConflict, "on-conflict", string(consumer.ConflictOverwrite), "`WHAT` to do when another file has the name: overwrite, rename (to 'name (1).ext'), skip or fail")
 	flags.StringVar(&o.route, "route", "", "place files by `TEMPLATE`, as {topic}/{date}/{name}")
 	flags.StringVar(&o.exec, "exec", "", "run `COMMAND` after each file is in place; {} stands for the file, and variables name it (MFT_FILE, ...)")

@@ -94,6 +94,7 @@ type Destination struct {
 	Path       string
 	OnConflict string // overwrite, rename, skip or fail; "": not given
 	NoReceipts bool   // write none
+	NoSync     bool   // do not wait for the disk
 	Route      string // a template of names; "": not given
 	Exec       *Exec  // what is run after each file; nil: not given
 

@@ -326,13 +326,14 @@ func readDestination(v value) *Destination {
 	m := newMapping(v.r, v.node, v.key)
 	m.take("path", func(v value) { d.Path = v.string() })
 	m.take("receipts", func(v value) { d.NoReceipts = !v.bool() })
+	m.take("fsync", func(v value) { d.NoSync = !v.bool() })
 	m.take("on_conflict", func(v value) { d.OnConflict = v.oneOf("overwrite", "rename", "skip", "fail") })
 	m.take("route", func(v value) { d.Route = v.string() })
 	m.take("exec", func(v value) { d.Exec = readExec(v) })
 	m.take("owner", func(v value) { d.Owner = v.bool() })
 	m.take("xattrs", func(v value) { d.Xattrs = v.bool() })
 	m.take("unsafe_links", func(v value) { d.UnsafeLinks = v.bool() })
-	m.done("path", "on_conflict", "route", "exec", "receipts", "owner", "xattrs", "unsafe_links")
+	m.done("path", "on_conflict", "route", "exec", "receipts", "fsync", "owner", "xattrs", "unsafe_links")
 	if d.Path == "" {
 		v.fail("a destination needs a path: write path: DIRECTORY")
 	}
