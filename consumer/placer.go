@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"mft/protocol"
 )
@@ -57,7 +58,7 @@ type placeJob struct {
 	ready   chan struct{} // closed when prepare is done
 	err     error         // why it is not placed; first of prepare
 	tries   int           // of its hook
-	receipt protocol.Receipt
+	receipt *kgo.Record
 	settled func() // called when all is done; nil: nobody waits
 }
 
@@ -340,7 +341,7 @@ func (p *placer) attend(job *placeJob) {
 // hook was run. Once that is acknowledged, the group's offset may pass it.
 func (p *placer) conclude(job *placeJob) {
 	job.part.inPlaceNow(job.transfer)
-	handed := p.receipts.send(job.receipt, nil, func(acked bool) {
+	handed := p.receipts.sendRecord(job.receipt, nil, func(acked bool) {
 		if acked { // else it stays until the offset has passed it
 			p.target.work.intents.forget(job.id)
 		}

@@ -80,7 +80,7 @@ func newReceipts(cfg *FilesConfig, target *target, watch *kafka.Watch) (*receipt
 		kgo.DefaultProduceTopic(r.topic),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.ProducerLinger(receiptLinger),
-		kgo.ProducerBatchCompression(kgo.ZstdCompression(), kgo.NoCompression()),
+		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
 		kgo.UnknownTopicRetries(receiptUnknownTops),
 	)...)
 	if err != nil {
@@ -145,16 +145,26 @@ func sealed(t *transfer, receipt protocol.Receipt) protocol.Receipt {
 // when stop, which may be nil, is closed before it could. When the receiver
 // ends before it is acknowledged, then is not called.
 func (r *receipts) send(receipt protocol.Receipt, stop <-chan struct{}, then func(acked bool)) bool {
+	return r.sendRecord(recordOf(receipt), stop, then)
+}
+
+// recordOf is what is sent of a receipt.
+func recordOf(receipt protocol.Receipt) *kgo.Record {
+	key, value, headers := receipt.Encode()
+	rec := &kgo.Record{Key: key, Value: value, Timestamp: receipt.Time}
+	for _, h := range headers {
+		rec.Headers = append(rec.Headers, kgo.RecordHeader{Key: h.Key, Value: h.Value})
+	}
+	return rec
+}
+
+// sendRecord is send of a receipt's record.
+func (r *receipts) sendRecord(rec *kgo.Record, stop <-chan struct{}, then func(acked bool)) bool {
 	if r.off() {
 		if then != nil {
 			then(false)
 		}
 		return true
-	}
-	key, value, headers := receipt.Encode()
-	rec := &kgo.Record{Key: key, Value: value, Timestamp: receipt.Time}
-	for _, h := range headers {
-		rec.Headers = append(rec.Headers, kgo.RecordHeader{Key: h.Key, Value: h.Value})
 	}
 	select {
 	case r.queue <- &outgoing{rec, then}:
@@ -300,18 +310,19 @@ func (r *receipts) make() error {
 }
 
 // intentOf is the intent to place a transfer, and the receipt that says so.
-func (r *receipts) intentOf(job *placeJob) (*intent, protocol.Receipt) {
+func (r *receipts) intentOf(job *placeJob) (*intent, *kgo.Record) {
 	t := job.transfer
 	receipt := r.of(t, protocol.StateDelivered, "")
 	receipt.Unsynced = r.cfg.NoSync
 	receipt.Path = filepath.Join(r.dir, filepath.FromSlash(cmp.Or(job.as, t.name)))
 	in := &intent{Transfer: t.id, Temp: t.temp, Topic: r.cfg.Topic, Group: r.cfg.Group, Partition: t.part.id, Begin: t.beginsAt}
-	_, in.Receipt, _ = receipt.Encode()
+	rec := recordOf(receipt)
+	in.Receipt = rec.Value
 	if t.opener != nil {
-		receipt = sealed(t, receipt)
-		_, in.Sealed, _ = receipt.Encode()
+		rec = recordOf(sealed(t, receipt))
+		in.Sealed = rec.Value
 	}
-	return in, receipt
+	return in, rec
 }
 
 // receiptOf reads an intent's receipt, as it is to be sent, or in clear.

@@ -71,5 +71,5 @@ func (in *intent) job(part *partition) (*placeJob, error) {
 	if clear.Type == protocol.TypeSymlink {
 		t.link = "?" // there is no hook for it
 	}
-	return &placeJob{transfer: t, verdict: verdict{as: as}, receipt: sent}, nil
+	return &placeJob{transfer: t, verdict: verdict{as: as}, receipt: recordOf(sent)}, nil
 }

@@ -25,10 +25,12 @@ type Options struct {
 // id of the caller's choice, such as the transfer id. All methods may be called
 // from several goroutines. A Progress must be closed.
 type Progress struct {
-	err  io.Writer
-	json *json.Encoder
-	verb string
-	show bool // lines or a bar, besides failures and the summary
+	err   io.Writer
+	json  *json.Encoder
+	lines io.Writer // what json writes to
+	line  []byte    // scratch of emitFile
+	verb  string
+	show  bool // lines or a bar, besides failures and the summary
 
 	mu       sync.Mutex
 	bar      *bar // nil unless on a terminal
@@ -87,7 +89,7 @@ func New(o Options) *Progress {
 		show: o.Mode == Always || o.Mode != Never && o.JSON == nil,
 	}
 	if o.JSON != nil {
-		p.json = json.NewEncoder(o.JSON)
+		p.lines, p.json = o.JSON, json.NewEncoder(o.JSON)
 		p.json.SetEscapeHTML(false)
 	}
 	if p.show && Is(o.Err) {
@@ -150,7 +152,7 @@ func (p *Progress) begin(id string, it *item) bool {
 	if size >= 0 && !dir {
 		event.Size = &size
 	}
-	p.emit(event)
+	p.emitFile(event)
 	return p.wantFiles != 1
 }
 
@@ -215,7 +217,7 @@ func (p *Progress) Done(id, digest string) {
 	p.total.Files++
 	p.total.Bytes += it.size
 	p.total.Earlier += it.earlier
-	p.emit(Event{Event: "done", ID: id, Name: it.name, Type: "file", Bytes: &it.size, Digest: digest})
+	p.emitFile(Event{Event: "done", ID: id, Name: it.name, Type: "file", Bytes: &it.size, Digest: digest})
 	p.tell()
 }
 
@@ -426,6 +428,20 @@ func (p *Progress) emit(e Event) {
 		// nobody left to tell of another failure.
 		_ = p.json.Encode(e)
 	}
+}
+
+// emitFile is emit for what Event.appendFile can write.
+func (p *Progress) emitFile(e Event) {
+	if p.json == nil {
+		return
+	}
+	line, ok := e.appendFile(p.line[:0])
+	if !ok {
+		p.emit(e)
+		return
+	}
+	p.line = line
+	_, _ = p.lines.Write(line) // as of emit
 }
 
 // print writes a line that is shown whatever the mode. It must be called
