@@ -1,7 +1,6 @@
 package system
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -100,7 +99,11 @@ func (t *Tools) byBroker(ctx context.Context, b Broker, m Move) (moved Moved, er
 	if _, err := (Command{Path: t.Command("mft-admin"), Args: create}).Run(ctx); err != nil {
 		return moved, err
 	}
-	events, out := io.Pipe()
+	out, err := os.Create(filepath.Join(m.Dir, "events"))
+	if err != nil {
+		return moved, err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
 	receive := []string{"-b", server.Addr, "-t", "files", "--dir", m.To, "--json"}
 	if !b.Fsync {
 		receive = append(receive, "--no-fsync")
@@ -109,15 +112,16 @@ func (t *Tools) byBroker(ctx context.Context, b Broker, m Move) (moved Moved, er
 	if err != nil {
 		return moved, err
 	}
-	defer func() { err = errors.Join(err, receiver.Stop(30*time.Second), out.Close()) }()
-	go func() {
-		<-receiver.Done()
-		_ = out.CloseWithError(io.ErrUnexpectedEOF) // never fails; whoever waits for files is told
-	}()
-	arrivals := bufio.NewReaderSize(events, 1<<20)
-	arrive := func(n int) error {
+	defer func() { err = errors.Join(err, receiver.Stop(30*time.Second)) }()
+	arrivals, err := os.Open(out.Name())
+	if err != nil {
+		return moved, err
+	}
+	defer func() { err = errors.Join(err, arrivals.Close()) }()
+	lines := follower{file: arrivals, ended: receiver.Done()}
+	arrive := func(ctx context.Context, n int) error {
 		for n > 0 {
-			line, err := arrivals.ReadSlice('\n')
+			line, err := lines.next(ctx)
 			if err == nil && bytes.HasPrefix(line, []byte(`{"event":"begin"`)) { // half of them, and nothing to be told from
 				continue
 			}
@@ -142,13 +146,13 @@ func (t *Tools) byBroker(ctx context.Context, b Broker, m Move) (moved Moved, er
 	if err := os.WriteFile(first, []byte("first"), 0o644); err != nil {
 		return moved, err
 	}
-	send := func(path string, more ...string) (Usage, error) {
+	send := func(ctx context.Context, path string, more ...string) (Usage, error) {
 		return Command{Path: t.Command("mft-produce"), Args: append([]string{"-b", server.Addr, "-t", "files", "--progress", "never", path}, more...)}.Run(ctx)
 	}
-	if _, err := send(first); err != nil {
+	if _, err := send(ctx, first); err != nil {
 		return moved, err
 	}
-	if err := arrive(1); err != nil {
+	if err := arrive(ctx, 1); err != nil {
 		return moved, err
 	}
 	if err := os.Remove(filepath.Join(m.To, filepath.Base(first))); err != nil {
@@ -163,24 +167,28 @@ func (t *Tools) byBroker(ctx context.Context, b Broker, m Move) (moved Moved, er
 	before, told := server.CPU()
 	consumed, _ := receiver.CPU()
 	start := time.Now()
+	either, end := context.WithCancelCause(ctx) // without the one the other may wait for ever
+	defer end(nil)
 	sent := make(chan error, 1)
 	go func() {
-		u, err := send(m.From+string(filepath.Separator), more...)
+		u, err := send(either, m.From+string(filepath.Separator), more...)
 		moved.ClientCPU = u.CPU
-		if err != nil { // nothing more will come
-			_ = events.CloseWithError(err)
+		if err != nil {
+			end(err)
 		}
 		sent <- err
 	}()
-	arrived := arrive(m.Files)
+	err = arrive(either, m.Files)
 	moved.Wall = time.Since(start)
-	if arrived != nil {
-		_ = receiver.Stop(time.Second) // it may wait for ever, and so may the sender; the arrival's error tells more
+	if err != nil {
+		end(err)
 	}
-	if err := errors.Join(<-sent, arrived); err != nil {
+	if sendErr := <-sent; err == nil {
+		err = sendErr
+	}
+	if err != nil {
 		return moved, err
 	}
-	go func() { _, _ = io.Copy(io.Discard, events) }() // what the receiver says at its end
 	if after, ok := server.CPU(); ok && told {
 		moved.BrokerCPU = after - before
 	}
