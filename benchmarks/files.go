@@ -93,10 +93,10 @@ func (r *runner) move(ctx context.Context, m system.Mover, set fileSet, source s
 		return err
 	}
 	const most = 2 // times that what is moved is written
-	if err := r.memory.Give(most*bytes + 1<<30); err != nil {
-		return err
-	}
-	moved, err := m.Move(ctx, r.tools, system.Move{Dir: dir, From: source, To: to, Files: files, Streams: set.streams})
+	moved, err := m.Move(ctx, r.tools, system.Move{
+		Dir: dir, From: source, To: to, Files: files, Streams: set.streams,
+		Ready: func() error { return r.memory.Give(most*bytes + 1<<30) },
+	})
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

@@ -143,9 +143,6 @@ func (s *session) cell(ctx context.Context, topic string, c cell) error {
 	if err != nil {
 		return err
 	}
-	if err := s.memory.Give(s.form.cellBytes * 3 / 2); err != nil { // what is written, and the clients' own
-		return err
-	}
 	produced, err := s.throughputOf(ctx, report.Produce, c.String(), "produce", l)
 	if err != nil {
 		return err
@@ -185,6 +182,9 @@ type result struct {
 
 // throughputOf runs a client that produces or consumes.
 func (s *session) throughputOf(ctx context.Context, w report.Work, c, what string, l system.Load) (result, error) {
+	if err := s.memory.Give(l.Records*int64(l.Size) + 512<<20); err != nil { // what is written at most, and the client's own
+		return result{}, err
+	}
 	var found measure.Result
 	u, err := s.client(ctx, what, l, &found)
 	if err != nil {
