@@ -32,10 +32,10 @@ type intent struct {
 	Topic     string              `json:"topic"`
 	Group     string              `json:"group"`
 	Partition int32               `json:"partition"`
-	Begin     int64               `json:"begin"`          // offset of its begin record
-	Receipt   json.RawMessage     `json:"receipt"`        // in clear
-	Sealed    json.RawMessage     `json:"sent,omitempty"` // the receipt to be sent, if that is another
-	Void      bool                `json:"void,omitempty"` // it did not get its name after all
+	Begin     int64               `json:"begin"`             // offset of its begin record
+	Receipt   json.RawMessage     `json:"receipt,omitempty"` // in clear
+	Sealed    json.RawMessage     `json:"sent,omitempty"`    // the receipt to be sent, if that is another
+	Void      bool                `json:"void,omitempty"`    // it did not get its name after all
 
 	placed bool // it has its name
 }
@@ -117,9 +117,23 @@ func parseIntents(text []byte) (list []*intent) {
 	return kept
 }
 
+// appendLine appends in as encoding/json would write it. What is long in it, the
+// receipts, is JSON already, which that would go through once more.
 func appendLine(text []byte, in *intent) ([]byte, error) {
-	line, err := json.Marshal(in)
-	return append(append(text, line...), '\n'), err
+	receipts := []json.RawMessage{in.Receipt, in.Sealed}
+	short := *in
+	short.Receipt, short.Sealed = nil, nil
+	line, err := json.Marshal(&short)
+	if err != nil {
+		return text, err
+	}
+	text = append(text, line[:len(line)-1]...)
+	for i, name := range []string{`,"receipt":`, `,"sent":`} {
+		if len(receipts[i]) > 0 {
+			text = append(append(text, name...), receipts[i]...)
+		}
+	}
+	return append(text, "}\n"...), nil
 }
 
 // rewrite makes the file anew with these intents alone, or removes it.
