@@ -44,7 +44,7 @@ var sections = []struct {
 	{KafkaTools, "Kafka's own tools", "The same brokers under the tools that come with Kafka, records of 1 KiB.",
 		[]column{{MBPerS, "MB/s"}, {RecordsPerS, "records/s"}, {Mean, "mean ms"}, {P50, "p50 ms"}, {P99, "p99 ms"}, {P999, "p99.9 ms"}}},
 	{Files, "Files", "From starting the sender to the last file in its place. Brokers: `mft-produce` to `mft-consume`, through the topic's log on disk, digests checked, " +
-		"files fsynced; NATS: its object store, digests checked. The others send straight into the directory. What arrived was compared with what was sent after each.",
+		"with `mft` files are fsynced; NATS: its object store, digests checked. The others send straight into the directory. What arrived was compared with what was sent after each.",
 		[]column{{Seconds, "s"}, {MBPerS, "MB/s"}, {BrokerCPU, "broker or daemon CPU s/GB"}, {ClientCPU, "both clients CPU s/GB"}, {RSSLoaded, "broker MiB"}}},
 	{Partitions, "Cost of partitions", "Producing 1 KiB to a topic with so many partitions.", append(slices.Clone(throughput), column{Seconds, "created in s"})},
 	{TopicSize, "Cost of a large topic", "A topic that grows: producing its last part, and reading 1 GiB from its beginning, 1 MiB records.",
@@ -56,7 +56,7 @@ var sections = []struct {
 func (r *Results) Write(w io.Writer) error {
 	p := &printer{w: w}
 	p.printf("# Results\n\nMade by `%s` (the %s form), %s to %s UTC. Medians, with the smallest and the largest of the repetitions, in which the "+
-		"systems take turns. How to read and repeat this: [README](README.md). Raw data: [results.json](results.json).\n",
+		"systems take turns. How to read and repeat this: `benchmarks/README.md`. Raw data: [results.json](results.json).\n",
 		r.Command, r.Form, r.Started.UTC().Format("2006-01-02 15:04"), r.Ended.UTC().Format(time.TimeOnly))
 	r.targets(p)
 	p.printf("\n## Charts\n")
