@@ -92,11 +92,7 @@ func (r *runner) move(ctx context.Context, m system.Mover, set fileSet, source s
 	if err := os.Mkdir(to, 0o755); err != nil {
 		return err
 	}
-	const most = 2 // times that what is moved is written
-	moved, err := m.Move(ctx, r.tools, system.Move{
-		Dir: dir, From: source, To: to, Files: files, Streams: set.streams,
-		Ready: func() error { return r.memory.Give(most*bytes + 1<<30) },
-	})
+	moved, err := m.Move(ctx, r.tools, system.Move{Dir: dir, From: source, To: to, Files: files, Streams: set.streams})
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

@@ -26,7 +26,7 @@ type form struct {
 	sets      []fileSet
 	slow      bool // also many files by what takes minutes for them
 	limits    int64
-	memory    int64 // bytes to be kept ready for the measured, see machine.Memory
+	memory    bool // the page cache is to be full, see machine.Memory
 
 	partitions []int   // scale: of a topic
 	topics     []int64 // bytes of a topic
@@ -95,7 +95,7 @@ func shortForm() form {
 			{files: 1, size: 1 << 30}, {files: 10_000, size: 10 << 10}, {tree: true}, {files: 1, size: 1 << 30, streams: 8},
 		},
 		limits:     1 << 30,
-		memory:     12 << 30,
+		memory:     true,
 		partitions: []int{1, 100, 1000}, clients: []int{1, 100},
 	}
 }

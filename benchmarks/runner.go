@@ -48,7 +48,7 @@ type runner struct {
 	deadline time.Time
 	res      *report.Results
 	space    space
-	memory   machine.Memory
+	memory   *machine.Memory // nil: not to be filled
 }
 
 func newRunner(o options, tools *system.Tools, dir, network string) (*runner, error) {
@@ -70,6 +70,12 @@ func newRunner(o options, tools *system.Tools, dir, network string) (*runner, er
 // all does all the work that was asked for.
 func (r *runner) all(ctx context.Context) (err error) {
 	defer func() { r.res.Ended = time.Now() }()
+	if r.form.memory {
+		if r.memory, err = machine.NewMemory(r.dir); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, r.memory.Close()) }()
+	}
 	for _, w := range works {
 		if !slices.Contains(r.works, w.name) {
 			r.res.Skip(report.Skip{System: "all", Work: report.Work(w.name), Reason: "not asked for"})
@@ -86,13 +92,21 @@ func (r *runner) all(ctx context.Context) (err error) {
 	return r.limits(ctx)
 }
 
+// fill has the page cache full, see machine.Memory.
+func (r *runner) fill() error {
+	if r.memory == nil {
+		return nil
+	}
+	return r.memory.Fill()
+}
+
 // limits measures what the machine can do at this moment.
 func (r *runner) limits(ctx context.Context) error {
 	dir, err := r.newDir("limits")
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(r.memory.Fill(r.form.memory), r.memory.Give(3*r.form.limits)); err != nil {
+	if err := r.fill(); err != nil {
 		return err
 	}
 	load, _ := machine.Load()
@@ -127,7 +141,7 @@ func (r *runner) turns(ctx context.Context, w report.Work, reps int, names []str
 				r.res.Skip(report.Skip{System: name, Work: w, Reason: fmt.Sprintf("from repetition %d on: the time of %v is over", rep, r.form.limit)})
 				continue
 			}
-			if err := r.memory.Fill(r.form.memory); err != nil {
+			if err := r.fill(); err != nil {
 				return err
 			}
 			if err := do(i, rep); err != nil {
@@ -137,9 +151,6 @@ func (r *runner) turns(ctx context.Context, w report.Work, reps int, names []str
 	}
 	return nil
 }
-
-// warmUpMemory is what a broker's start and warm-up take, with what they write, at most.
-const warmUpMemory = 4 << 30
 
 // session is one turn of a broker: started for it, and stopped after it.
 type session struct {
@@ -172,9 +183,6 @@ func (r *runner) sessions(ctx context.Context, w report.Work, reps int, brokers 
 }
 
 func (r *runner) session(ctx context.Context, b system.Broker, dir string, rep int, do func(*session, context.Context) error) (err error) {
-	if err := r.memory.Give(warmUpMemory); err != nil {
-		return err
-	}
 	server, err := r.tools.Start(ctx, b, dir)
 	if err != nil {
 		return err
@@ -298,15 +306,7 @@ func (r *runner) retire(dir string) error {
 			}
 		}
 	}
-	if err := system.Sync(r.dir); err != nil {
-		return err
-	}
-	for _, old := range r.space.retired {
-		if old.dir == dir { // it was not removed
-			return machine.Forget(dir)
-		}
-	}
-	return nil
+	return system.Sync(r.dir)
 }
 
 // remove deletes what is not needed any more and has at most so many files.

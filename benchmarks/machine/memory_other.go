@@ -5,11 +5,11 @@ package machine
 // Memory is for Linux only.
 type Memory struct{}
 
+// NewMemory does nothing.
+func NewMemory(string) (*Memory, error) { return &Memory{}, nil }
+
 // Fill does nothing.
-func (*Memory) Fill(int64) error { return nil }
+func (*Memory) Fill() error { return nil }
 
-// Give does nothing.
-func (*Memory) Give(int64) error { return nil }
-
-// Forget is for Linux only.
-func Forget(string) error { return nil }
+// Close does nothing.
+func (*Memory) Close() error { return nil }

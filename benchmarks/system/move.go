@@ -70,8 +70,6 @@ type Move struct {
 	From, To string // directories; To is empty
 	Files    int
 	Streams  int // connections of the sender, where it can have several; 0: as installed
-	// Ready is called when everything has started, right before the time counts.
-	Ready func() error
 }
 
 // Moved is how it went.
@@ -165,9 +163,6 @@ func (t *Tools) byBroker(ctx context.Context, b Broker, m Move) (moved Moved, er
 	if m.Streams > 0 {
 		more = []string{"--streams", strconv.Itoa(m.Streams)}
 	}
-	if err := m.Ready(); err != nil {
-		return moved, err
-	}
 	peak := server.Peak()
 	before, told := server.CPU()
 	consumed, _ := receiver.CPU()
@@ -220,9 +215,6 @@ func (t *Tools) byObjects(ctx context.Context, b Broker, m Move) (moved Moved, e
 		return moved, err
 	}
 	defer func() { kill(get.Pid()) }()
-	if err := m.Ready(); err != nil {
-		return moved, err
-	}
 	peak := server.Peak()
 	before, told := server.CPU()
 	start := time.Now()
@@ -261,11 +253,7 @@ func stopDaemon(p *Process) {
 }
 
 // timed runs a client that pushes everything to a daemon, and stops that.
-func timed(ctx context.Context, m Move, p *Process, c Command) (Moved, error) {
-	if err := m.Ready(); err != nil {
-		stopDaemon(p)
-		return Moved{}, err
-	}
+func timed(ctx context.Context, p *Process, c Command) (Moved, error) {
 	u, err := c.Run(ctx)
 	stopDaemon(p)
 	return Moved{Wall: u.Wall, ClientCPU: u.CPU, BrokerCPU: p.CPUOnceEnded()}, err // its own, and that of children that ended
@@ -293,7 +281,7 @@ func (t *Tools) byRsync(ctx context.Context, m Move, more ...string) (moved Move
 		return moved, err
 	}
 	args := append([]string{"-a"}, more...)
-	return timed(ctx, m, p, Command{Path: t.Paths["rsync"], Args: append(args, m.From+"/", "rsync://"+addr+"/to/")})
+	return timed(ctx, p, Command{Path: t.Paths["rsync"], Args: append(args, m.From+"/", "rsync://"+addr+"/to/")})
 }
 
 func (t *Tools) byScp(ctx context.Context, m Move) (moved Moved, err error) {
@@ -337,7 +325,7 @@ func (t *Tools) byScp(ctx context.Context, m Move) (moved Moved, err error) {
 	for _, e := range entries {
 		args = append(args, filepath.Join(m.From, e.Name()))
 	}
-	return timed(ctx, m, p, Command{Path: t.Paths["scp"], Args: append(args, "127.0.0.1:"+m.To)})
+	return timed(ctx, p, Command{Path: t.Paths["scp"], Args: append(args, "127.0.0.1:"+m.To)})
 }
 
 // byNetcat sends the only file.
@@ -359,17 +347,11 @@ func (t *Tools) byNetcat(ctx context.Context, m Move) (moved Moved, err error) {
 		return moved, err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	if err := m.Ready(); err != nil {
-		return moved, err
-	}
 	return t.netcat(ctx, in, out)
 }
 
 // byTar sends everything as tar's stream.
 func (t *Tools) byTar(ctx context.Context, m Move) (moved Moved, err error) {
-	if err := m.Ready(); err != nil {
-		return moved, err
-	}
 	packed, in, err := os.Pipe()
 	if err != nil {
 		return moved, err
@@ -475,9 +457,6 @@ func (t *Tools) byCroc(ctx context.Context, m Move, more ...string) (moved Moved
 	args = append(args, "send", "--no-local", "--no-multi", "--code", code)
 	for _, e := range entries {
 		args = append(args, filepath.Join(m.From, e.Name()))
-	}
-	if err := m.Ready(); err != nil {
-		return moved, err
 	}
 	start := time.Now()
 	sender, err := Command{Path: t.Croc, Args: args, Dir: m.Dir, Env: env}.Start(ctx)
