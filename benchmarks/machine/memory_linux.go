@@ -21,13 +21,9 @@ type Memory struct {
 
 // NewMemory makes a file in dir as large as the machine's memory.
 func NewMemory(dir string) (*Memory, error) {
-	text, ok := field("/proc/meminfo", "MemTotal")
-	if !ok {
-		return nil, errors.New("/proc/meminfo has no MemTotal")
-	}
-	var kib int64
-	if _, err := fmt.Sscanf(text, "%d kB", &kib); err != nil {
-		return nil, fmt.Errorf("MemTotal: %w", err)
+	kib, err := kibibytes("MemTotal")
+	if err != nil {
+		return nil, err
 	}
 	f, err := os.Create(filepath.Join(dir, "page-cache"))
 	if err != nil {
@@ -40,15 +36,40 @@ func NewMemory(dir string) (*Memory, error) {
 	return m, nil
 }
 
-// Fill reads the file once more. Pages that are there stay what they are, those the kernel takes first (from Linux 6.3 on).
+// fullEnough is how many bytes of memory may be free.
+const fullEnough = 1 << 30
+
+// Fill reads the file until hardly any memory is free. Pages of it that are there stay what they are, those that the kernel takes first (from
+// Linux 6.3 on).
 func (m *Memory) Fill() error {
+	wrong := func(err error) error { return fmt.Errorf("fill the page cache: %w", err) }
 	if err := unix.Fadvise(int(m.file.Fd()), 0, 0, unix.FADV_NOREUSE); err != nil {
-		return fmt.Errorf("fill the page cache: %w", err)
+		return wrong(err)
 	}
-	if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{io.NewSectionReader(m.file, 0, m.size)}, make([]byte, 1<<20)); err != nil {
-		return fmt.Errorf("fill the page cache: %w", err)
+	buf := make([]byte, 1<<20)
+	for at := int64(0); at < m.size; at += int64(len(buf)) {
+		if at%(256<<20) == 0 {
+			if free, err := kibibytes("MemFree"); err != nil || free<<10 < fullEnough {
+				return err
+			}
+		}
+		if _, err := m.file.ReadAt(buf, at); err != nil && err != io.EOF {
+			return wrong(err)
+		}
 	}
 	return nil
+}
+
+// kibibytes reads a line of /proc/meminfo.
+func kibibytes(name string) (n int64, err error) {
+	text, ok := field("/proc/meminfo", name)
+	if !ok {
+		return 0, fmt.Errorf("/proc/meminfo has no %s", name)
+	}
+	if _, err := fmt.Sscanf(text, "%d kB", &n); err != nil {
+		return 0, fmt.Errorf("%s: %w", name, err)
+	}
+	return n, nil
 }
 
 // Close lets the file go; the cache goes with it when it is removed.
