@@ -122,6 +122,7 @@ type Log struct {
 	appending sync.Mutex // see the package comment
 	cut       bool       // a rollback failed: the active file is to be cut to its size before the next write; guarded by appending
 	reserved  int64      // up to where there is room in the active file without its being so long; guarded by appending
+	leftRoom  bool       // a killed run may have left such room behind the active file; guarded by appending
 	// committing is held across an fdatasync of this log. Only the committer, rolls and checkpoints take it: it keeps them from doing
 	// the same work twice.
 	committing sync.Mutex

@@ -319,6 +319,7 @@ func (l *Log) recoverSegment(i int, point logPoint, done *redo) error {
 			return err
 		}
 	}
+	l.leftRoom = l.store.reserves && size > from && !torn
 	if size == from || !torn && seg.size == vouched {
 		return nil // nothing new, or it rests on the journal
 	}

@@ -22,9 +22,9 @@ func (l *Log) reserve(f *os.File, at, n int64) {
 
 // unreserve gives the room back that was reserved behind the end of the active segment and not used. appending is held, or nobody appends.
 func (l *Log) unreserve(f *os.File, end int64) error {
-	if l.reserved <= end {
+	if l.reserved <= end && !l.leftRoom {
 		return nil
 	}
-	l.reserved = 0
+	l.reserved, l.leftRoom = 0, false
 	return f.Truncate(end)
 }

@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -63,5 +64,43 @@ func TestReserve(t *testing.T) {
 	must(t, err)
 	if _, room := look(last); room > before+page {
 		t.Errorf("room for %d bytes, %d before, for an append of %d", room, before, len(small))
+	}
+}
+
+// TestRoomAfterAKill: what a killed run has reserved is given back when the next one ends.
+func TestRoomAfterAKill(t *testing.T) {
+	dir, copied := t.TempDir(), t.TempDir()
+	if !canReserve(dir) {
+		t.Skip("needs ext4 for temporary files")
+	}
+	s := openStore(t, dir, Options{})
+	l := openLog(t, s, testTopic, LogConfig{})
+	a := appendBatch(t, l, batchOf(t, 1, 1<<20, 0, nil))
+	waitDurable(t, l)
+	must(t, os.CopyFS(copied, os.DirFS(dir))) // as a kill leaves it, but for the room
+
+	path := filepath.Join(copied, topicsName, testTopic.dirName(), logName(0))
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	info, err := f.Stat()
+	must(t, err)
+	must(t, fallocate(f, info.Size(), 4<<20))
+	must(t, f.Close())
+	room := func() int64 {
+		var st unix.Stat_t
+		must(t, unix.Stat(path, &st))
+		return st.Blocks*512 - st.Size
+	}
+	if room() < 4<<20 {
+		t.Fatalf("room for %d bytes", room())
+	}
+	s = openStore(t, copied, Options{})
+	l = openLog(t, s, testTopic, LogConfig{})
+	if l.EndOffset() != a.LastOffset+1 {
+		t.Fatalf("the log ends at %d, want %d", l.EndOffset(), a.LastOffset+1)
+	}
+	must(t, s.Close())
+	if room() > 4096 {
+		t.Errorf("room for %d bytes is left", room())
 	}
 }
