@@ -177,7 +177,9 @@ func (r *Repair) planSegment(s *inspection, path string, found []Finding, clean 
 	if err != nil {
 		return err
 	}
-	unknown := slices.ContainsFunc(found, func(f Finding) bool { return f.Next <= f.Offset })
+	unknown := slices.ContainsFunc(found, func(f Finding) bool {
+		return f.Next < f.Offset || f.Next == 0 && f.Byte+f.Bytes == info.Size()
+	})
 	if p == nil || unknown || base > p.base || base == p.base && (!clean || info.Size() > p.position) {
 		for _, f := range found {
 			f.Reason += "; it cannot be cut before the broker has put its last writes in order: start it, stop it with SIGTERM, then repair"
@@ -187,6 +189,9 @@ func (r *Repair) planSegment(s *inspection, path string, found []Finding, clean 
 	}
 	for _, f := range found {
 		c := Cut{Finding: f, Saved: savedName(path, f), Does: fmt.Sprintf("cut %d bytes out: the records with offsets %d to %d are lost, an empty batch takes their place", f.Bytes, f.Offset, f.Next-1)}
+		if f.Next == f.Offset {
+			c.Does = fmt.Sprintf("cut %d bytes out, in the place of no record", f.Bytes)
+		}
 		if f.Bytes == 0 {
 			c.Saved, c.Does = "", fmt.Sprintf("go on without what is missing: the records with offsets %d to %d are lost, an empty batch takes their place", f.Offset, f.Next-1)
 		}
@@ -243,6 +248,9 @@ func cutOut(path string, parts []Finding) (err error) {
 		}
 		rest = append(rest, io.NewSectionReader(f, at, part.Byte-at))
 		at = part.Byte + part.Bytes
+		if part.Next == part.Offset { // no offset is without a batch
+			continue
+		}
 		empty, err := emptyBatch(part.Offset, part.Next)
 		if err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"mft/protocol"
@@ -154,7 +155,52 @@ func checkRepaired(t *testing.T, whole, repaired string, id LogID, lost []int64)
 	checkTimes(t, l)
 }
 
-// FuzzRepair: whatever is written over a closed segment or the index of one, or cut off it, a repair leaves a log without damage that opens, in which every batch
+// TestRepairInTheWay: what lies between two batches of which none is missing is cut out, and nothing takes its place.
+func TestRepairInTheWay(t *testing.T) {
+	closed, _, batch := makeInspected(t)
+	path := filepath.Join(closed, "topics", testTopic.dirName(), logName(8))
+	whole, err := os.ReadFile(path)
+	must(t, err)
+	for _, at := range []int{0, batch, len(whole)} {
+		must(t, os.WriteFile(path, slices.Insert(slices.Clone(whole), at, bytes.Repeat([]byte{7}, 30)...), 0o644))
+		r, err := PlanRepair(closed)
+		must(t, err)
+		if len(r.Cuts) != 1 || r.Cuts[0].Bytes != 30 || !strings.Contains(r.Cuts[0].Does, "in the place of no record") || len(r.Left) > 0 {
+			t.Errorf("at %d: %+v, left %v", at, r.Cuts, r.Left)
+		}
+		must(t, r.Apply())
+		must(t, r.Close())
+		if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, whole) {
+			t.Errorf("at %d: repaired to %d bytes, want the %d there were: %v", at, len(got), len(whole), err)
+		}
+		if x := inspect(t, closed); len(x.of(Damage, DamagedIndex, Torn)) > 0 {
+			t.Errorf("at %d: %v", at, x.findings)
+		}
+	}
+}
+
+// hasForgery tells whether there is a whole batch where none was: across the place of two others, or another one in the place of one. Nobody can tell
+// such a one from the right one, or that those before it are missing. segment is what damaged was, batches of the same size.
+func hasForgery(damaged, segment []byte, size int) bool {
+	const unchecked = 12 // a checksum does not cover the base offset and the length
+	for at := range damaged {
+		b, _, err := protocol.NextBatch(damaged[at:])
+		if err != nil || b.CheckCRC() != nil {
+			continue
+		}
+		if at%size != 0 {
+			return true
+		}
+		for other := 0; other+size <= len(segment); other += size {
+			if other > at && len(b) == size && bytes.Equal(b[unchecked:], segment[other+unchecked:other+size]) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// FuzzRepair: whatever is written over a closed segment, or cut off it, unless it is a whole batch itself, a repair leaves a log without damage that opens, in which every batch
 // that was left whole is where it was, and a second repair has nothing to do.
 func FuzzRepair(f *testing.F) {
 	closed, _, batch := makeInspected(f)
@@ -173,6 +219,9 @@ func FuzzRepair(f *testing.F) {
 		damaged = damaged[:len(damaged)-min(len(damaged), int(cut))]
 		if int(at) < len(damaged) {
 			copy(damaged[at:], over)
+		}
+		if hasForgery(damaged, segment, batch) {
+			return
 		}
 		must(t, os.WriteFile(filepath.Join(d, "topics", testTopic.dirName(), logName(8)), damaged, 0o644))
 		r, err := PlanRepair(d)
