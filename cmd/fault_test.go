@@ -87,9 +87,9 @@ func TestDiskFullUnderLoad(t *testing.T) {
 	verifyData(t, data, b)
 }
 
-// TestFailedFsyncEndsTheBroker has the kernel, by way of strace, answer fdatasync with an I/O error: the broker acknowledges nothing more, says what
-// happened and ends with 1. What was acknowledged before is there after the next start.
-func TestFailedFsyncEndsTheBroker(t *testing.T) {
+// straceOrSkip is the path of strace, where it may trace.
+func straceOrSkip(t *testing.T) string {
+	t.Helper()
 	strace, err := exec.LookPath("strace")
 	if err != nil {
 		t.Skip("strace is not installed: apt-get install strace")
@@ -97,6 +97,13 @@ func TestFailedFsyncEndsTheBroker(t *testing.T) {
 	if out, err := exec.Command(strace, "-o", os.DevNull, "true").CombinedOutput(); err != nil {
 		t.Skipf("strace may trace nothing here: %v\n%s", err, out)
 	}
+	return strace
+}
+
+// TestFailedFsyncEndsTheBroker has the kernel, by way of strace, answer fdatasync with an I/O error: the broker acknowledges nothing more, says what
+// happened and ends with 1. What was acknowledged before is there after the next start.
+func TestFailedFsyncEndsTheBroker(t *testing.T) {
+	strace := straceOrSkip(t)
 	data := t.TempDir()
 	b := commands.StartBroker(t, data, "")
 	commands.Run(t, "mft-admin", "topics", "create", "-b", b.Addr, "lines")

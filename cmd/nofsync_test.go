@@ -13,13 +13,7 @@ import (
 
 // TestNoFsync has strace count the syncs of a receiver: with --no-fsync they do not grow with what is received, and receipts say so.
 func TestNoFsync(t *testing.T) {
-	strace, err := exec.LookPath("strace")
-	if err != nil {
-		t.Skip("strace is not installed: apt-get install strace")
-	}
-	if out, err := exec.Command(strace, "-o", os.DevNull, "true").CombinedOutput(); err != nil {
-		t.Skipf("strace may trace nothing here: %v\n%s", err, out)
-	}
+	strace := straceOrSkip(t)
 	source := t.TempDir()
 	for i := range 60 {
 		commandtest.RandomFile(t, filepath.Join(source, fmt.Sprintf("d%d", i%7), fmt.Sprintf("f%d", i)), 5000, uint64(i))

@@ -281,7 +281,9 @@ func (t *Tools) byRsync(ctx context.Context, m Move, more ...string) (moved Move
 		return moved, err
 	}
 	args := append([]string{"-a"}, more...)
-	return timed(ctx, p, Command{Path: t.Paths["rsync"], Args: append(args, m.From+"/", "rsync://"+addr+"/to/")})
+	moved, err = timed(ctx, p, Command{Path: t.Paths["rsync"], Args: append(args, m.From+"/", "rsync://"+addr+"/to/")})
+	moved.BrokerCPU = 0 // not known: the daemon does not wait for the children that do the work
+	return moved, err
 }
 
 func (t *Tools) byScp(ctx context.Context, m Move) (moved Moved, err error) {

@@ -71,6 +71,7 @@ func TestForms(t *testing.T) {
 		"short transfer":  {"transfers: [{name: a, source: x}]", Config{Transfers: []Transfer{{Name: "a", Topic: "a", Source: &Source{Paths: []string{"x"}}, Line: 1}}}},
 		"several sources": {"transfers: {topic: a, source: [x, y], acks: 1}", Config{Transfers: []Transfer{{Name: "a", Topic: "a", Acks: "1", Source: &Source{Paths: []string{"x", "y"}}, Line: 1}}}},
 		"destination":     {"transfers: {name: the a, topic: a, destination: /in}", Config{Transfers: []Transfer{{Name: "the a", Topic: "a", Destination: &Destination{Path: "/in"}, Line: 1}}}},
+		"no fsync":        {"transfers: {name: a, destination: {path: /in, fsync: no, receipts: yes}}", Config{Transfers: []Transfer{{Name: "a", Topic: "a", Destination: &Destination{Path: "/in", NoSync: true}, Line: 1}}}},
 		"a key":           {"transfers: {name: a, source: x, encryption: k}", Config{Transfers: []Transfer{{Name: "a", Topic: "a", Source: &Source{Paths: []string{"x"}}, Encryption: &Encryption{Keys: []string{"k"}}, Line: 1}}}},
 		"keys": {"transfers: {name: a, destination: x, encryption: {key: [k, l], passphrase_file: p, accept_plain: yes}}", Config{Transfers: []Transfer{{Name: "a", Topic: "a", Destination: &Destination{Path: "x"},
 			Encryption: &Encryption{Keys: []string{"k", "l"}, PassphraseFiles: []string{"p"}, AcceptPlain: true}, Line: 1}}}},
