@@ -230,6 +230,31 @@ func TestRedoOfDeletedTopics(t *testing.T) {
 	}
 }
 
+// What the start removes of a deleted topic is removed for good, too: of a topic created after it with the same name the next crash may leave
+// nothing but its metadata.
+func TestRedoOfOrphans(t *testing.T) {
+	s := openStore(t, t.TempDir(), toJournal())
+	fillLog(t, openLog(t, s, testTopic, LogConfig{}), 10, 100)
+	dir := copyDir(t, s.Dir())
+	closeStore(t, s)
+
+	s = openStore(t, dir, toJournal())
+	_, err := s.RemoveOrphans(func(LogID) bool { return false })
+	must(t, err)
+	other := testTopic
+	other.TopicID[4] = 9
+	openLog(t, s, other, LogConfig{})
+	propose(t, s, "the other topic")
+	dir = copyDir(t, s.Dir())
+	closeStore(t, s)
+	must(t, os.RemoveAll(filepath.Join(dir, topicsName, other.dirName())))
+
+	s = openStore(t, dir, toJournal())
+	if l := openLog(t, s, other, LogConfig{}); l.EndOffset() != 0 {
+		t.Errorf("the other topic's log ends at %d", l.EndOffset())
+	}
+}
+
 // A crash between any two steps of a checkpoint leaves everything that was durable, when the files keep nothing that was not fsynced.
 func TestRedoAcrossCheckpoints(t *testing.T) {
 	s := openStore(t, t.TempDir(), toJournal())

@@ -172,12 +172,17 @@ func (s *Store) RemoveOrphans(known func(LogID) bool) (strange []string, err err
 			delete(s.points, name)
 		}
 	}
+	var gone []LogID
 	for name, r := range s.redone {
 		if !known(r.id) {
 			delete(s.redone, name)
+			gone = append(gone, r.id)
 		}
 	}
 	s.mu.Unlock()
+	for _, id := range gone { // or the next start would bring it back, in the place of a topic of the same name
+		s.note(record{recordDeleted, appendLogID(nil, id)})
+	}
 	for _, e := range entries {
 		path := filepath.Join(topics, e.Name())
 		if e.IsDir() && strings.HasSuffix(e.Name(), deletedSuffix) {
