@@ -9,6 +9,7 @@ import (
 
 	"mft/benchmarks/report"
 	"mft/benchmarks/system"
+	"mft/internal/bench"
 	"mft/internal/measure"
 )
 
@@ -165,7 +166,7 @@ func (s *session) cell(ctx context.Context, topic string, c cell) error {
 	}
 	acked := produced.Records
 	if s.Kafka() {
-		acked += int64(c.partitions) // that were touched
+		acked += bench.TouchRecords * int64(c.partitions)
 	}
 	if consumed.Records != acked {
 		return fmt.Errorf("%d records were acknowledged, and %d read", acked, consumed.Records)

@@ -55,7 +55,7 @@ func newProduce(o *options) *cobra.Command {
 	flags.StringVar(&acks, "acks", "all", "wait for acknowledgements: all, 1 or 0")
 	flags.StringVar(&compress, "compress", "none", "compress batches: none, gzip, snappy, lz4, zstd")
 	flags.DurationVar(&linger, "linger", 0, "wait this `TIME` for a batch to fill")
-	flags.BoolVar(&touch, "touch", false, "first produce a record to every partition, which is not measured: brokers make files then")
+	flags.BoolVar(&touch, "touch", false, "first produce two records to every partition, which are not measured: brokers make files and index entries then")
 	flags.BoolVar(&text, "text", false, "produce text that compresses, instead of random bytes")
 	return cmd
 }

@@ -127,8 +127,8 @@ func TestPaceOfProducing(t *testing.T) {
 	if err != nil || sent.Records != 1 || sent.Acks.Count != 1 {
 		t.Errorf("what touches is counted: %+v %v", sent, err)
 	}
-	if after, err := cfg.records(ctx); err != nil || after != before+1+partitions {
-		t.Errorf("%d records are %d: each of %d partitions gets one: %v", before, after, partitions, err)
+	if after, err := cfg.records(ctx); err != nil || after != before+1+TouchRecords*partitions {
+		t.Errorf("%d records are %d: each of %d partitions is to get two: %v", before, after, partitions, err)
 	}
 	if sent, err = Produce(ctx, ProduceConfig{Config: cfg, Size: 100, Rate: 1000, Records: 1 << 40, Duration: 50 * time.Millisecond}); err != nil || sent.Records > 100 {
 		t.Errorf("the time ends what the records do not: %+v %v", sent, err)

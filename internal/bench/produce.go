@@ -32,8 +32,8 @@ type ProduceConfig struct {
 	Ahead int
 	// Random makes values that do not compress.
 	Random bool
-	// Touch produces a record to every partition first, which is neither timed
-	// nor counted: a broker makes files when a partition gets its first.
+	// Touch produces TouchRecords to every partition first, which are neither
+	// timed nor counted: a broker makes files when a partition gets its first.
 	Touch bool
 }
 
@@ -67,7 +67,16 @@ func Produce(ctx context.Context, cfg ProduceConfig) (Result, error) {
 	return r, nil
 }
 
-// touch produces a record to every partition.
+// TouchRecords is how many records touch a partition.
+const TouchRecords = 2
+
+// touchBytes is more than index.interval.bytes, of which Kafka's default is 4096.
+const touchBytes = 5000
+
+// touch produces to every partition as much as makes a broker do what it does
+// once: to make files, and to write to the index, which Kafka does with the first
+// batch behind index.interval.bytes. Its indexes are mapped files of 10 MiB, and
+// that first access reads as much of one as the disk is set to read ahead.
 func (cfg *ProduceConfig) touch(ctx context.Context) error {
 	cl, err := cfg.client(kgo.DefaultProduceTopic(cfg.Topic), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if err != nil {
@@ -78,12 +87,17 @@ func (cfg *ProduceConfig) touch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	value := measure.Payload(cfg.Size, cfg.Random, 0)
-	var records []*kgo.Record
-	for p := range topics[cfg.Topic].Partitions {
-		records = append(records, &kgo.Record{Partition: p, Value: value})
+	for _, size := range [TouchRecords]int{touchBytes, 1} {
+		value := measure.Payload(size, cfg.Random, 0)
+		var records []*kgo.Record
+		for p := range topics[cfg.Topic].Partitions {
+			records = append(records, &kgo.Record{Partition: p, Value: value})
+		}
+		if err := cl.ProduceSync(ctx, records...).FirstErr(); err != nil {
+			return err
+		}
 	}
-	return cl.ProduceSync(ctx, records...).FirstErr()
+	return nil
 }
 
 // producing is such a measurement under way.
