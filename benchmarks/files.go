@@ -60,7 +60,7 @@ func (r *runner) files(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := r.retire(source); err != nil {
+		if err := r.retire(ctx, source); err != nil {
 			return err
 		}
 	}
@@ -101,7 +101,7 @@ func (r *runner) move(ctx context.Context, m system.Mover, set fileSet, source s
 	}
 	if err != nil {
 		r.failed(report.Files, set.String(), m.Name, rep, err)
-		return r.retire(dir)
+		return r.retire(ctx, dir)
 	}
 	gb := float64(bytes) / 1e9
 	values := map[report.Metric]float64{
@@ -114,7 +114,7 @@ func (r *runner) move(ctx context.Context, m system.Mover, set fileSet, source s
 		values[report.RSSLoaded] = float64(moved.Peak) / (1 << 20)
 	}
 	r.add(report.Files, set.String(), m.Name, rep, values)
-	return r.retire(dir)
+	return r.retire(ctx, dir)
 }
 
 // make makes the files in dir, and returns how many and how large they are in all.

@@ -35,7 +35,7 @@ func (r *runner) start(ctx context.Context) error {
 		} else {
 			r.add(report.Start, report.CaseStart, names[i], rep, values)
 		}
-		return r.retire(dir)
+		return r.retire(ctx, dir)
 	})
 }
 
@@ -338,20 +338,18 @@ func (r *runner) scale(ctx context.Context) error {
 			if err := s.warm(ctx); err != nil {
 				return err
 			}
-			create := []string{"topics", "create", "many", "-b", s.Addr, "-p", fmt.Sprint(n), "--timeout", "5m"}
-			for k, v := range s.TopicConfig {
-				create = append(create, "--config", k+"="+v)
-			}
-			u, err := system.Command{Path: r.tools.Command("mft-admin"), Args: create}.Run(ctx)
-			if err != nil {
+			start := time.Now()
+			many := bench.Config{Brokers: []string{s.Addr}, Topic: "many"}
+			if err := bench.CreateTopic(ctx, many, int32(n), 1, s.TopicConfig); err != nil {
 				return fmt.Errorf("%s: %w", c, err)
 			}
+			created := time.Since(start)
 			found, err := s.throughputOf(ctx, report.Partitions, c.String(), "produce",
 				system.Load{Topic: "many", Partitions: n, Size: c.size, Duration: r.form.produce, Records: r.form.cellBytes / int64(c.size), Touch: true})
 			if err != nil {
 				return err
 			}
-			found.values[report.Seconds] = u.Wall.Seconds()
+			found.values[report.Seconds] = created.Seconds()
 			s.add(report.Partitions, c.String(), s.Name, s.rep, found.values)
 			return nil
 		})

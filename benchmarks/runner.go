@@ -115,7 +115,7 @@ func (r *runner) limits(ctx context.Context) error {
 		return err
 	}
 	r.res.Limits = append(r.res.Limits, report.LimitSample{At: time.Now(), Load: load, Limits: found})
-	return r.retire(dir)
+	return r.retire(ctx, dir)
 }
 
 // brokers are those that can be run, of those that were asked for, and that some work is for.
@@ -178,7 +178,7 @@ func (r *runner) sessions(ctx context.Context, w report.Work, reps int, brokers 
 			}
 			r.failed(w, "session", brokers[i].Name, rep, err)
 		}
-		return r.retire(dir)
+		return r.retire(ctx, dir)
 	})
 }
 
@@ -290,8 +290,12 @@ func (r *runner) newDir(name string) (string, error) {
 // manyFiles is more than what a broker has. Directories with so many files are the last to be deleted.
 const manyFiles = 5000
 
+// afterDeleting is how long ext4 does not use a file's inode again (recently_deleted in fs/ext4/ialloc.c: 60 s). Looking for another one between
+// many of these takes up to 0.2 ms for each new file.
+const afterDeleting = 65 * time.Second
+
 // retire is for a directory that is not needed any more.
-func (r *runner) retire(dir string) error {
+func (r *runner) retire(ctx context.Context, dir string) error {
 	disk, err := system.DiskUse(dir)
 	if err != nil {
 		return err
@@ -299,14 +303,25 @@ func (r *runner) retire(dir string) error {
 	r.space.retired = append(r.space.retired, retired{dir, disk})
 	r.space.used += disk.Allocated
 	// The next one needs room, too: a half is kept for it.
+	many := false
 	for _, most := range []int{manyFiles, math.MaxInt} {
 		if r.space.used > r.space.budget/2 {
+			many = most > manyFiles
 			if err := r.remove(most); err != nil {
 				return err
 			}
 		}
 	}
-	return system.Sync(r.dir)
+	if err := system.Sync(r.dir); err != nil || !many {
+		return err
+	}
+	say("waiting for %v: where many files were deleted, making files is slow for so long", afterDeleting)
+	select {
+	case <-time.After(afterDeleting):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // remove deletes what is not needed any more and has at most so many files.

@@ -40,9 +40,20 @@ func (c *Config) client(more ...kgo.Opt) (*kgo.Client, error) {
 	return kgo.NewClient(append(opts, more...)...)
 }
 
+// createAtOnce is how many partitions are created in one request. Kafka takes
+// less than 10,000 (QuorumController.MAX_RECORDS_PER_USER_OP).
+const createAtOnce = 5000
+
+// createTimeout is how long a broker may take for one such request.
+const createTimeout = time.Minute
+
 // CreateTopic creates the topic, unless it exists, and waits until it can be
 // written to. configs are topic configs by Kafka's names.
 func CreateTopic(ctx context.Context, cfg Config, partitions int32, replicas int16, configs map[string]string) error {
+	return createTopic(ctx, cfg, partitions, replicas, configs, createAtOnce)
+}
+
+func createTopic(ctx context.Context, cfg Config, partitions int32, replicas int16, configs map[string]string, atOnce int) error {
 	cl, err := cfg.client()
 	if err != nil {
 		return err
@@ -53,7 +64,20 @@ func CreateTopic(ctx context.Context, cfg Config, partitions int32, replicas int
 		values[k] = &v
 	}
 	adm := kadm.NewClient(cl)
-	if _, err = adm.CreateTopic(ctx, partitions, replicas, values, cfg.Topic); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+	adm.SetTimeoutMillis(int32(createTimeout.Milliseconds()))
+	want := int(partitions)
+	_, err = adm.CreateTopic(ctx, min(partitions, int32(atOnce)), replicas, values, cfg.Topic)
+	if errors.Is(err, kerr.TopicAlreadyExists) {
+		want, err = 0, nil
+	}
+	for have := atOnce; have < want && err == nil; {
+		have = min(have+atOnce, want)
+		var grown kadm.CreatePartitionsResponses
+		if grown, err = adm.UpdatePartitions(ctx, have, cfg.Topic); err == nil {
+			err = grown.Error()
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("create topic %s: %w", cfg.Topic, err)
 	}
 	for {
@@ -61,7 +85,7 @@ func CreateTopic(ctx context.Context, cfg Config, partitions int32, replicas int
 		if err != nil {
 			return fmt.Errorf("look at topic %s: %w", cfg.Topic, err)
 		}
-		if t := topics[cfg.Topic]; t.Err == nil && led(t) {
+		if t := topics[cfg.Topic]; t.Err == nil && len(t.Partitions) >= want && led(t) {
 			// A leader that is named may not know yet that it is one.
 			ends, err := adm.ListEndOffsets(ctx, cfg.Topic)
 			if err == nil && ends.Error() == nil {

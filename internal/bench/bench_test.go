@@ -135,6 +135,23 @@ func TestPaceOfProducing(t *testing.T) {
 	}
 }
 
+func TestCreateTopicInSteps(t *testing.T) {
+	cfg, ctx := startBroker(t), testContext(t)
+	if err := createTopic(ctx, cfg, 5, -1, map[string]string{"write.caching": "true"}, 2); err != nil {
+		t.Fatal(err)
+	}
+	sent, err := Produce(ctx, ProduceConfig{Config: cfg, Size: 1, Records: 1, Touch: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := cfg.records(ctx); err != nil || n != sent.Records+5*TouchRecords {
+		t.Errorf("%d records in 5 partitions: %v", n, err)
+	}
+	if err := createTopic(ctx, cfg, 9, -1, nil, 2); err != nil {
+		t.Errorf("it is there: %v", err)
+	}
+}
+
 func TestFirstAckWaitsForTheBroker(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
