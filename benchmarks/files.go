@@ -60,7 +60,7 @@ func (r *runner) files(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := r.retire(ctx, source); err != nil {
+		if err := r.retire(source); err != nil {
 			return err
 		}
 	}
@@ -92,6 +92,9 @@ func (r *runner) move(ctx context.Context, m system.Mover, set fileSet, source s
 	if err := os.Mkdir(to, 0o755); err != nil {
 		return err
 	}
+	if err := r.afterDeleting(ctx); err != nil {
+		return err
+	}
 	moved, err := m.Move(ctx, r.tools, system.Move{Dir: dir, From: source, To: to, Files: files, Streams: set.streams})
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -101,7 +104,7 @@ func (r *runner) move(ctx context.Context, m system.Mover, set fileSet, source s
 	}
 	if err != nil {
 		r.failed(report.Files, set.String(), m.Name, rep, err)
-		return r.retire(ctx, dir)
+		return r.retire(dir)
 	}
 	gb := float64(bytes) / 1e9
 	values := map[report.Metric]float64{
@@ -114,7 +117,7 @@ func (r *runner) move(ctx context.Context, m system.Mover, set fileSet, source s
 		values[report.RSSLoaded] = float64(moved.Peak) / (1 << 20)
 	}
 	r.add(report.Files, set.String(), m.Name, rep, values)
-	return r.retire(ctx, dir)
+	return r.retire(dir)
 }
 
 // make makes the files in dir, and returns how many and how large they are in all.

@@ -35,7 +35,7 @@ func (r *runner) start(ctx context.Context) error {
 		} else {
 			r.add(report.Start, report.CaseStart, names[i], rep, values)
 		}
-		return r.retire(ctx, dir)
+		return r.retire(dir)
 	})
 }
 
@@ -336,6 +336,9 @@ func (r *runner) scale(ctx context.Context) error {
 		c := cell{1 << 10, n, 0}
 		err := r.sessions(ctx, report.Partitions, 1, kafka, func(s *session, ctx context.Context) error {
 			if err := s.warm(ctx); err != nil {
+				return err
+			}
+			if err := r.afterDeleting(ctx); err != nil {
 				return err
 			}
 			start := time.Now()

@@ -115,7 +115,7 @@ func (r *runner) limits(ctx context.Context) error {
 		return err
 	}
 	r.res.Limits = append(r.res.Limits, report.LimitSample{At: time.Now(), Load: load, Limits: found})
-	return r.retire(ctx, dir)
+	return r.retire(dir)
 }
 
 // brokers are those that can be run, of those that were asked for, and that some work is for.
@@ -178,7 +178,7 @@ func (r *runner) sessions(ctx context.Context, w report.Work, reps int, brokers 
 			}
 			r.failed(w, "session", brokers[i].Name, rep, err)
 		}
-		return r.retire(ctx, dir)
+		return r.retire(dir)
 	})
 }
 
@@ -272,6 +272,7 @@ func (r *runner) failed(w report.Work, c, name string, rep int, err error) {
 type space struct {
 	budget, used int64
 	retired      []retired
+	manyDeleted  time.Time // when many files were, last
 	n            int
 }
 
@@ -290,12 +291,12 @@ func (r *runner) newDir(name string) (string, error) {
 // manyFiles is more than what a broker has. Directories with so many files are the last to be deleted.
 const manyFiles = 5000
 
-// afterDeleting is how long ext4 does not use a file's inode again (recently_deleted in fs/ext4/ialloc.c: 60 s). Looking for another one between
-// many of these takes up to 0.2 ms for each new file.
-const afterDeleting = 65 * time.Second
+// deletedMatter is how long ext4 does not use a deleted file's inode again (recently_deleted in fs/ext4/ialloc.c: 60 s). Looking for another one
+// between many of these takes up to 0.2 ms for each new file.
+const deletedMatter = 65 * time.Second
 
 // retire is for a directory that is not needed any more.
-func (r *runner) retire(ctx context.Context, dir string) error {
+func (r *runner) retire(dir string) error {
 	disk, err := system.DiskUse(dir)
 	if err != nil {
 		return err
@@ -303,21 +304,25 @@ func (r *runner) retire(ctx context.Context, dir string) error {
 	r.space.retired = append(r.space.retired, retired{dir, disk})
 	r.space.used += disk.Allocated
 	// The next one needs room, too: a half is kept for it.
-	many := false
 	for _, most := range []int{manyFiles, math.MaxInt} {
 		if r.space.used > r.space.budget/2 {
-			many = most > manyFiles
 			if err := r.remove(most); err != nil {
 				return err
 			}
 		}
 	}
-	if err := system.Sync(r.dir); err != nil || !many {
-		return err
+	return system.Sync(r.dir)
+}
+
+// afterDeleting waits, where making many files is to be measured, until those that were deleted do not matter any more.
+func (r *runner) afterDeleting(ctx context.Context) error {
+	left := time.Until(r.space.manyDeleted.Add(deletedMatter))
+	if left <= 0 {
+		return nil
 	}
-	say("waiting for %v: where many files were deleted, making files is slow for so long", afterDeleting)
+	say("waiting for %v, since many files were deleted", left.Round(time.Second))
 	select {
-	case <-time.After(afterDeleting):
+	case <-time.After(left):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -335,6 +340,9 @@ func (r *runner) remove(most int) error {
 		}
 		if err := os.RemoveAll(old.dir); err != nil {
 			return err
+		}
+		if old.Files > manyFiles {
+			r.space.manyDeleted = time.Now()
 		}
 		r.space.used -= old.Allocated
 	}
