@@ -341,12 +341,10 @@ func (r *runner) scale(ctx context.Context) error {
 			if err := r.afterDeleting(ctx); err != nil {
 				return err
 			}
-			start := time.Now()
-			many := bench.Config{Brokers: []string{s.Addr}, Topic: "many"}
-			if err := bench.CreateTopic(ctx, many, int32(n), 1, s.TopicConfig); err != nil {
+			created, err := s.create(ctx, "many", n)
+			if err != nil {
 				return fmt.Errorf("%s: %w", c, err)
 			}
-			created := time.Since(start)
 			found, err := s.throughputOf(ctx, report.Partitions, c.String(), "produce",
 				system.Load{Topic: "many", Partitions: n, Size: c.size, Duration: r.form.produce, Records: r.form.cellBytes / int64(c.size), Touch: true})
 			if err != nil {
@@ -379,6 +377,15 @@ func (r *runner) scale(ctx context.Context) error {
 		}
 	}
 	return r.topicSizes(ctx)
+}
+
+// create creates a topic of so many partitions, and returns how long that took until it could be written to.
+func (s *session) create(ctx context.Context, topic string, partitions int) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	start := time.Now()
+	err := bench.CreateTopic(ctx, bench.Config{Brokers: []string{s.Addr}, Topic: topic}, int32(partitions), 1, s.TopicConfig)
+	return time.Since(start), err
 }
 
 // topicSizes lets a topic grow, reads from its beginning, and starts the broker again.

@@ -17,11 +17,14 @@ import (
 	"mft/benchmarks/system"
 )
 
-// works are the kinds of work, in the order in which they are done: what targets are about first.
-var works = []struct {
+// work is a kind of work.
+type work struct {
 	name string
 	do   func(*runner, context.Context) error
-}{
+}
+
+// works are the kinds of work, in the order in which they are done: what targets are about first.
+var works = []work{
 	{"start", (*runner).start},
 	{"throughput", (*runner).throughput},
 	{"latency", (*runner).latency},
@@ -76,16 +79,24 @@ func (r *runner) all(ctx context.Context) (err error) {
 		}
 		defer func() { err = errors.Join(err, r.memory.Close()) }()
 	}
+	var asked []work
 	for _, w := range works {
-		if !slices.Contains(r.works, w.name) {
+		if slices.Contains(r.works, w.name) {
+			asked = append(asked, w)
+		} else {
 			r.res.Skip(report.Skip{System: "all", Work: report.Work(w.name), Reason: "not asked for"})
-			continue
 		}
-		if err := r.limits(ctx); err != nil {
-			return err
+	}
+	for i, w := range asked {
+		err := r.limits(ctx)
+		if err == nil {
+			say("%s", w.name)
+			err = w.do(r, ctx)
 		}
-		say("%s", w.name)
-		if err := w.do(r, ctx); err != nil {
+		if err != nil {
+			for _, left := range asked[i:] {
+				r.res.Skip(report.Skip{System: "all", Work: report.Work(left.name), Reason: "the run ended before this was done"})
+			}
 			return err
 		}
 	}

@@ -201,6 +201,8 @@ func TestInterruptLeavesNothing(t *testing.T) {
 	}
 	if res, err := report.Load(filepath.Join(out, "results.json")); err != nil || len(res.Samples) == 0 {
 		t.Errorf("results of an interrupted run: %v", err)
+	} else if left := (report.Skip{System: "all", Work: report.Files, Reason: "the run ended before this was done"}); !slices.Contains(res.Skipped, left) {
+		t.Errorf("%v does not name the work that was left", res.Skipped)
 	}
 	for start := time.Now(); ; time.Sleep(10 * time.Millisecond) { // the last ones may be on their way out
 		left := processesOf(work)
